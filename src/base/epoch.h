@@ -1,0 +1,46 @@
+/* Epoch reclaim: readers of published snapshots take no lock; a writer frees an old snapshot once every reader that
+ * could have seen it has passed through a quiescent state.
+ *
+ * Invariant: a thread reads published pointers only between epoch_enter() and epoch_leave() on its own slot.
+ */
+#ifndef HEC_BASE_EPOCH_H
+#define HEC_BASE_EPOCH_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define EPOCH_MAX_SLOTS 256
+
+struct epoch_retired;
+
+struct epoch {
+    pthread_mutex_t lock;                          /* writers only */
+    _Atomic uint64_t now;                          /* (a) starts at 1 */
+    _Atomic uint64_t slot[EPOCH_MAX_SLOTS];        /* (a) 0: outside; else the epoch it entered in */
+    _Atomic uint32_t slots;                        /* (a) slots handed out */
+    struct epoch_retired *retired;                 /* (l) */
+};
+
+/* ---- lifecycle ---- */
+void epoch_init(struct epoch *e);
+void epoch_fini(struct epoch *e); /* frees what is still retired; no reader may be inside */
+/* A slot for a reading thread, or -1 when all are taken. Slots are never given back. */
+int epoch_slot(struct epoch *e);
+
+/* ---- any thread ---- */
+/* Free `p` with `fn` once no reader can hold it. Never blocks on readers; on out-of-memory waits for them and frees. */
+void epoch_retire(struct epoch *e, void *p, void (*fn)(void *));
+
+/* ---- the slot's thread only ---- */
+static inline void epoch_enter(struct epoch *e, int slot)
+{
+    atomic_store_explicit(&e->slot[slot], atomic_load_explicit(&e->now, memory_order_relaxed), memory_order_seq_cst);
+}
+
+static inline void epoch_leave(struct epoch *e, int slot)
+{
+    atomic_store_explicit(&e->slot[slot], 0, memory_order_release);
+}
+
+#endif
