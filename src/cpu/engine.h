@@ -74,6 +74,8 @@ struct engine_ops {
     struct engine_vcpu *(*vcpu)(struct engine_vm *vm, vcpu_idx_t idx);
     /* ---- any thread ---- */
     void (*kick)(struct engine_vcpu *v, unsigned attn);
+    /* The attention word. The runner parks a vCPU only if it is 0 after the vCPU has been marked parked. */
+    unsigned (*attn)(const struct engine_vcpu *v);
     /* ---- the thread that runs the vCPU (or nobody runs it) ---- */
     void (*vcpu_run)(struct engine_vcpu *v, struct cpu_run *run);
     void (*get_state)(struct engine_vcpu *v, struct cpu_state *out);

@@ -125,6 +125,8 @@ struct soft_vcpu {
     struct block *cur;       /* (v) block being executed */
     uint64_t next_rip;       /* (v) for executors */
     bool smc;                /* (v) a store hit translated code: end the block after this instruction */
+    bool irq_waiting;        /* (v) event_service() left an interrupt pending because IF = 0 or in a shadow: whoever sets
+                                IF calls attn_self() then */
 
     _Atomic uint32_t attn;   /* (a) enum cpu_attn */
 
@@ -167,6 +169,13 @@ static inline unsigned cpl(const struct soft_vcpu *v)
 }
 
 /* CPL is SS.DPL (as in VMX): real mode has 0 there, virtual-8086 mode 3. Whoever loads SS keeps that true. */
+
+/* Ask for event_service() (and a new time slice) at the next block boundary. Whoever makes an event deliverable that was
+ * not, calls it: STI, POPF or IRET with irq_waiting, IRET that unblocks NMIs, any APIC register or TSC-deadline write. */
+static inline void attn_self(struct soft_vcpu *v)
+{
+    atomic_fetch_or_explicit(&v->attn, ATTN_IRQ, memory_order_relaxed);
+}
 
 /* ---- faults ---- */
 
