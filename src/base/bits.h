@@ -7,11 +7,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define BIT(n)           (UINT64_C(1) << (n))
-#define ARRAY_SIZE(a)    (sizeof(a) / sizeof((a)[0]))
-#define likely(x)        __builtin_expect(!!(x), 1)
-#define unlikely(x)      __builtin_expect(!!(x), 0)
-#define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
+#define BIT(n)                        (UINT64_C(1) << (n))
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
+#define likely(x)                     __builtin_expect(!!(x), 1)
+#define unlikely(x)                   __builtin_expect(!!(x), 0)
+#define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 /* Bits hi..lo of v, shifted down. 0 <= lo <= hi <= 63. */
 static inline uint64_t bits(uint64_t v, unsigned hi, unsigned lo)

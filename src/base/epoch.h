@@ -15,11 +15,11 @@
 struct epoch_retired;
 
 struct epoch {
-    pthread_mutex_t lock;                          /* writers only */
-    _Atomic uint64_t now;                          /* (a) starts at 1 */
-    _Atomic uint64_t slot[EPOCH_MAX_SLOTS];        /* (a) 0: outside; else the epoch it entered in */
-    _Atomic uint32_t slots;                        /* (a) slots handed out */
-    struct epoch_retired *retired;                 /* (l) */
+    pthread_mutex_t lock;                   /* writers only */
+    _Atomic uint64_t now;                   /* (a) starts at 1 */
+    _Atomic uint64_t slot[EPOCH_MAX_SLOTS]; /* (a) 0: outside; else the epoch it entered in */
+    _Atomic uint32_t slots;                 /* (a) slots handed out */
+    struct epoch_retired *retired;          /* (l) */
 };
 
 /* ---- lifecycle ---- */

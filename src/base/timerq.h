@@ -3,6 +3,7 @@
 #ifndef HEC_BASE_TIMERQ_H
 #define HEC_BASE_TIMERQ_H
 
+#include "base/heap.h"
 #include "base/types.h"
 
 #include <pthread.h>
@@ -11,17 +12,15 @@
 struct timer {
     void (*fn)(void *opaque, uint64_t now); /* (c) runs on a worker thread, no queue lock held; may re-arm */
     void *opaque;                           /* (c) */
-    uint64_t at;                            /* (l) guest ns */
-    int32_t pos;                            /* (l) place in the heap, -1 when idle */
+    struct heap_node node;                  /* (l) key: guest ns */
 };
 
 struct timerq {
     pthread_mutex_t lock;
-    struct timer **heap;       /* (l) by `at`, earliest first */
-    uint32_t n, cap;           /* (l) */
-    _Atomic uint64_t next;     /* (a) earliest deadline, HEC_NS_NEVER if none */
-    void (*earlier)(void *);   /* (c) told after `next` has become earlier; may be NULL */
-    void *earlier_opaque;      /* (c) */
+    struct heap heap;        /* (l) of timer.node */
+    _Atomic uint64_t next;   /* (a) earliest deadline, HEC_NS_NEVER if none */
+    void (*earlier)(void *); /* (c) told after `next` has become earlier; may be NULL */
+    void *earlier_opaque;    /* (c) */
 };
 
 /* ---- lifecycle ---- */

@@ -1,11 +1,10 @@
-/* The KVM paravirtual ABI, in software: MSRs 4b564d00h-08h and 11h-12h, hypercalls, kvmclock, steal time, PV EOI's absence.
+/* The KVM paravirtual ABI, in software: MSRs 11h-12h and 4b564d00h-03h, hypercalls, kvmclock, steal time.
  *
  * Same words as Linux' Documentation/virt/kvm/x86/{msr,hypercalls,cpuid}.rst. One struct pv_cpu a vCPU, inside struct pv.
  */
 #ifndef HEC_CPU_PV_H
 #define HEC_CPU_PV_H
 
-#include "base/clock.h"
 #include "base/err.h"
 #include "irq/fabric.h"
 #include "mem/ram.h"
@@ -17,7 +16,7 @@ struct pv_config {
     uint32_t features;         /* KVM_FEATURE_* bits offered in leaf 40000001h; 0: no PV at all */
     struct ram *ram;           /* borrowed */
     struct fabric *fabric;     /* borrowed */
-    struct guest_clock *clock; /* borrowed */
+    uint64_t wall_at_zero;     /* ns since 1970 at guest time 0 */
 };
 
 /* KVM_FEATURE_* bits this implements (leaf 40000001h EAX). */
