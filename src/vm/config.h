@@ -1,0 +1,112 @@
+/* What a machine is made of: plain data that cli/ fills from the command line and vm/ builds a machine from.
+ *
+ * Lifecycle: vm_config_init() gives a machine with no arguments, cli/ fills it, config_check() refuses what can't work,
+ * vm_config_fini() frees. Constant once vm_run() has it.
+ */
+#ifndef HEC_VM_CONFIG_H
+#define HEC_VM_CONFIG_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VM_CPUS_MAX    (HEC_APIC_ID_MAX + 1)
+#define VM_MEM_DEFAULT (UINT64_C(512) << 20)
+#define VM_MEM_MIN     (UINT64_C(2) << 20)
+#define VM_MEM_MAX     (UINT64_C(1) << 45) /* guest-physical space less room for what sits above RAM */
+#define VM_WORKERS_MAX 200                 /* each worker is a reader of the epoch, as are a few service threads */
+#define VM_SERIAL_MAX  1                   /* COM1 */
+#define VM_ACCEL_MAX   4
+#define VM_NAME_MAX    64
+
+enum vm_onoffauto { VM_AUTO, VM_ON, VM_OFF };
+enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual when vCPUs > 4 x workers */
+enum vm_accel { VM_ACCEL_SOFT, VM_ACCEL_KVM };
+enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF }; /* meaningful with KVM only */
+
+/* sockets x dies x cores x threads == maxcpus; cpus <= maxcpus. All > 0 after vm_config_topology(). */
+struct vm_smp {
+    uint32_t cpus, maxcpus;
+    uint32_t sockets, dies, cores, threads; /* dies a socket, cores a die, threads a core */
+};
+
+enum vm_serial_kind { VM_SERIAL_NULL, VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_PTY, VM_SERIAL_UNIX };
+
+struct vm_serial {
+    enum vm_serial_kind kind;
+    char *path;  /* FILE and UNIX; owned by the config */
+    bool server; /* UNIX: listen, instead of connecting */
+    bool wait;   /* UNIX server: the machine starts only once somebody has connected */
+};
+
+/* Progress of a machine, as the status line shows it. */
+struct vm_stats {
+    uint32_t cpus;         /* vCPUs of the machine */
+    uint32_t cpus_started; /* left the wait-for-SIPI state at least once */
+    uint64_t guest_ns;     /* guest time since power-on */
+    uint64_t host_ns;      /* host time since vm_run() */
+    uint64_t instructions; /* executed by all vCPUs */
+};
+
+struct vm_config {
+    struct vm_smp smp;
+    uint64_t mem_size;                 /* bytes, a multiple of 4 KiB */
+    const char *kernel;                /* path; borrowed, as every const char * here; NULL: none */
+    const char *initrd;                /* path, or a Multiboot module list "FILE ARGS,FILE ARGS"; NULL: none */
+    const char *append;                /* kernel command line; NULL: empty */
+    const char *cpu;                   /* -cpu as given, for cpuid_model_init(); NULL: the default model */
+    enum vm_accel accel[VM_ACCEL_MAX]; /* tried in this order */
+    unsigned accels;
+
+    enum vm_time time;
+    bool deterministic;
+    uint64_t seed;                     /* of RDRAND and friends in a deterministic machine */
+    uint32_t workers;                  /* threads that run vCPUs; 0: one a host CPU this process may use */
+    enum vm_onoffauto firmware_x2apic; /* APs start in x2APIC mode; auto: iff an ID is past 254 */
+    enum vm_irqchip irqchip;
+    uint32_t *apic_ids; /* [apic_ids_n], owned; NULL: from the topology */
+    uint32_t apic_ids_n;
+
+    struct vm_serial serial[VM_SERIAL_MAX];
+    bool nographic;
+    char name[VM_NAME_MAX]; /* empty: none */
+    bool debug_threads;     /* name the threads after their job */
+    bool no_reboot;         /* a guest reset ends the process */
+    bool no_shutdown;       /* a guest power-off stops the machine, and the process stays */
+
+    bool debug_exit;                           /* isa-debug-exit */
+    uint16_t debug_exit_base, debug_exit_size; /* ports */
+    bool pc_testdev;
+
+    uint32_t trace_mask;    /* enum trace_cat */
+    const char *trace_file; /* NULL: standard error */
+
+    /* Called now and then (about ten times a second) on the thread that called vm_run(); NULL: not wanted. */
+    void (*progress)(void *opaque, const struct vm_stats *s);
+    void *progress_opaque;
+};
+
+/* ---- lifecycle ---- */
+void vm_config_init(struct vm_config *c);
+void vm_config_fini(struct vm_config *c);
+
+/* ---- any thread; pure ---- */
+/* Fill what -smp left open (0) as QEMU does, one socket preferred, then SMT pairs. -EINVAL if the product is not
+ * maxcpus, or a number is out of range. */
+int vm_config_topology(struct vm_smp *s, struct err *e);
+/* APIC IDs of vCPUs 0 .. smp.cpus-1 (vCPU 0 is the boot CPU) into `ids`: the list of -machine apic-ids=, or package,
+ * die, core and thread number in bit fields wide enough for each (SDM 3A, "Hierarchical Mapping of Shared Resources"),
+ * which leaves holes where a count is no power of two. */
+void vm_config_ids(const struct vm_config *c, apic_id_t *ids);
+uint32_t vm_config_max_id(const struct vm_config *c);
+/* Whether the machine's APs start in x2APIC mode: firmware_x2apic with `auto` resolved. */
+bool vm_config_firmware_x2apic(const struct vm_config *c);
+/* Refuse a machine that can't work: -EINVAL, and one line with the reason and the remedy. */
+int config_check(const struct vm_config *c, struct err *e);
+/* As config_check(), for what only a Linux guest needs: memory for that many CPUs. For vm/, once the kernel is known.
+ */
+int config_check_linux(const struct vm_config *c, struct err *e);
+
+#endif
