@@ -1,0 +1,62 @@
+/* N vCPUs on M worker threads, and guest time.
+ *
+ * Virtual time: one instruction is one ns. Each vCPU has its own time; workers always take the vCPU that is earliest,
+ * be it runnable or asleep until its APIC timer, and never run one far ahead of another that is running. So the
+ * machine's time is the minimum over the runnable vCPUs, and when all sleep it jumps to the first deadline (paced to
+ * wall time when asked). Real time: vCPUs share the workers by least run time, sleepers wake by the host's clock.
+ *
+ * A vCPU is parked, queued or running. Parked and queued vCPUs belong to a home worker, whose lock guards the change;
+ * there is no machine-wide lock. Lost wake-ups cannot happen: who kicks sets the attention word before it looks at the
+ * state, who parks sets the state before it looks at the attention word.
+ */
+#ifndef HEC_VM_RUNNER_H
+#define HEC_VM_RUNNER_H
+
+#include "base/timerq.h"
+#include "cpu/engine.h"
+
+struct runner;
+
+/* Something a vCPU did that ends the run: a triple fault or a host failure. Called on a worker thread, which will not
+ * run that vCPU again before runner_stop(). */
+typedef void runner_exit_fn(void *opaque, vcpu_idx_t cpu, enum cpu_exit_kind kind, const char *why);
+
+struct runner_config {
+    uint32_t vcpus;
+    unsigned workers;
+    bool pace;                 /* virtual time: do not let an idle guest outrun the wall clock */
+    bool hash;                 /* keep the rolling hash (deterministic mode, one worker) */
+    struct guest_clock *clock; /* all borrowed */
+    struct timerq *timers;
+    struct epoch *epoch;
+    const struct trace *trace;
+    const char *thread_name; /* prefix of worker thread names, NULL: "hecaton" */
+    runner_exit_fn *on_exit;
+    void *opaque;
+};
+
+struct runner_stats {
+    uint64_t guest_ns;
+    uint64_t instructions;
+    uint32_t started; /* vCPUs that have executed an instruction */
+    bool stuck;       /* nothing runs, nothing is due: only a kick can go on */
+};
+
+/* ---- lifecycle ---- */
+int runner_create(const struct runner_config *c, struct runner **out, struct err *e);
+/* The engine comes after the runner, because the fabric's kick hook needs the runner. Once, before runner_start(). */
+void runner_attach(struct runner *r, const struct engine_ops *ops, struct engine_vm *vm, struct fabric *fabric);
+void runner_destroy(struct runner *r); /* workers have been stopped */
+/* Start the worker threads; every vCPU is looked at once. -errno. */
+int runner_start(struct runner *r, struct err *e);
+/* Stop all workers and join them. Not on a worker. May be followed by runner_start(). */
+void runner_stop(struct runner *r);
+
+/* ---- any thread ---- */
+void runner_kick(void *runner, vcpu_idx_t target); /* a fabric_kick_fn: look at the APIC, wake if parked */
+void runner_wake(void *runner);                    /* timerq's `earlier` hook: a device timer became earlier */
+void runner_request_stop(struct runner *r);        /* ask only; runner_stop() waits */
+void runner_stats(struct runner *r, struct runner_stats *out);
+uint64_t runner_hash(const struct runner *r); /* stopped: rolling hash of every slice so far */
+
+#endif
