@@ -142,7 +142,7 @@ struct soft_vcpu {
 
     uint64_t tpause_until;   /* (v) guest ns, 0: not in TPAUSE */
     uint64_t rng;            /* (v) RDRAND state in deterministic mode */
-    uint32_t host_mxcsr;     /* (v) to restore when leaving */
+    uint8_t x87;             /* (v) enum x87_where: where the x87 registers are (fpu.h) */
 
     struct soft_vm *vm;      /* (c) */
     vcpu_idx_t idx;          /* (c) */
