@@ -31,8 +31,8 @@ struct opnd {
 
 enum insn_flag {
     INSN_LOCK = 1u << 0,
-    INSN_REP = 1u << 1,   /* F3 present */
-    INSN_REPNE = 1u << 2, /* F2 present */
+    INSN_REP = 1u << 1,   /* F3 is the last of F2 and F3 */
+    INSN_REPNE = 1u << 2, /* F2 is the last of F2 and F3 */
     INSN_REX = 1u << 3,   /* any REX prefix */
     INSN_REX_W = 1u << 4,
     INSN_OPSIZE = 1u << 5, /* 66 present */
@@ -65,6 +65,43 @@ struct insn {
                          pointer: offset */
     uint16_t imm2;    /* far pointer: selector; enter: nesting level */
 };
+
+/* Operands, operation by operation, where the names alone don't tell.
+ *
+ * Immediates: imm is sign-extended to 64 bits and the operand's size says how much of it counts, except where it is
+ * unsigned by nature (zero-extended): shift counts, INT, IN/OUT, AAM/AAD, ENTER, RET, bit numbers, SSE imm8.
+ *   add .. cmp test mov xchg xadd cmpxchg movbe   dst, src of one size (crc32: dst 4 or 8, src 1, 2, 4 or 8)
+ *   shifts, rotates       dst; src: IMM (1 or imm8) or REG CL of size 1. shld, shrd: dst, src, src2: IMM or REG CL
+ *   inc dec neg not bswap setcc    dst
+ *   mul imul1 div idiv    dst: the explicit r/m operand; rAX and rDX are implied by opsize
+ *   imul2: dst, src.      imul3: dst, src, src2 = IMM
+ *   bt bts btr btc        dst, src: REG (for memory a signed bit offset of any size) or IMM (taken modulo the size)
+ *   movzx movsx           dst of opsize, src smaller (movsxd is movsx with src of 4; without REX.W it is a mov, or has
+ *                         dst of 2 with 66)
+ *   lea                   dst, src: MEM of size 0. cbw, cwd: none; opsize 2, 4, 8 tells cbw/cwde/cdqe and cwd/cdq/cqo
+ *   push: src (IMM is sign-extended). pop: dst. pushf, popf, pusha, popa, leave: opsize
+ *   jmp call              src: IMM (displacement; opsize 2 wraps IP to 16 bits) or the REG or MEM that holds the target
+ *   jcc loop.. jcxz       src: IMM displacement; rCX has addrsize. ret, retf: src: IMM if bytes are to be released
+ *   jmpf callf            src: IMM (offset in imm, selector in imm2) or MEM of size 0: offset of opsize, then selector
+ *   int: src IMM. enter: src IMM, src2 IMM (level, in imm2). iret: opsize
+ *   in: dst AL/rAX, src IMM or REG DX. out: dst IMM or REG DX, src AL/rAX
+ *   movs cmps lods outs   no operands: opsize is the element's, seg the source's (base rSI); stos scas ins: seg ES, rDI
+ *   xlat                  no operands: seg, base rBX
+ *   mov_to_seg: dst.reg, mov_from_seg: src.reg is enum cpu_seg; the other operand: REG of opsize (from) or 2 (to), or
+ *                         MEM of 2. push_seg: src, pop_seg: dst
+ *   load_far_ptr          dst: general register, src: MEM of size 0 (offset of opsize, then selector), src2.reg: enum
+ *                         cpu_seg
+ *   mov_to_cr, .._dr: dst.reg the control register (0, 2, 3, 4, 8; DR 0..7), src; mov_from_..: dst, src.reg. Size is 8
+ *                         in 64-bit code, else 4
+ *   lgdt lidt invlpg: src, sgdt sidt: dst: MEM of size 0; opsize is 8 in 64-bit code
+ *   sldt str smsw: dst REG of opsize or MEM of 2. lldt ltr verr verw lmsw: src of 2. lar lsl: dst, src of 2
+ *   cmpxchg8b cmpxchg16b: dst MEM of size 0. invpcid: dst REG, src MEM of size 0. bound: dst REG, src MEM of size 0
+ *   clflush prefetch: src MEM of 1 (prefetch: or REG, which does nothing). tpause umwait umonitor: src REG
+ *   rd/wr fs/gs base, rdrand, rdseed, rdpid: dst (wr: src) REG of opsize
+ *   arpl: dst, src of 2. aam aad: src IMM
+ *   sse x87               no operands: map, prefix, opcode, modrm, reg, rm, imm, and the memory operand if INSN_MEM.
+ *                         Unknown encodings of the x87 and SSE opcodes are DECODE_OK: their executors say #UD
+ */
 
 enum decode_status {
     DECODE_OK,
