@@ -239,33 +239,36 @@ static void sizes(struct dec *d, struct insn *in, unsigned flags)
 
 enum { FK_NONE, FK_REG, FK_RM, FK_MEM, FK_IMM };                        /* how an operand is found */
 enum { FR_REG = 8, FR_RM = 9, FR_Z = 10, FR_SREG = 11, FR_SEGOP = 12 }; /* register source; below 8: itself */
-enum { FS_0, FS_1, FS_2, FS_4, FS_V, FS_Y };                            /* operand size */
+enum { FS_0, FS_1, FS_2, FS_4, FS_V, FS_Y, FS_Z };                      /* operand size */
 
 static const struct form {
     uint8_t kind, reg, size;
 } forms[DO_COUNT] = {
-    [DO_Eb] = {FK_RM, FR_RM, FS_1},    [DO_Ew] = {FK_RM, FR_RM, FS_2},        [DO_Ed] = {FK_RM, FR_RM, FS_4},
-    [DO_Ev] = {FK_RM, FR_RM, FS_V},    [DO_Ey] = {FK_RM, FR_RM, FS_Y},        [DO_Evw] = {FK_RM, FR_RM, FS_V},
-    [DO_Rw] = {FK_REG, FR_RM, FS_2},   [DO_Rd] = {FK_REG, FR_RM, FS_4},       [DO_Rv] = {FK_REG, FR_RM, FS_V},
-    [DO_Gb] = {FK_REG, FR_REG, FS_1},  [DO_Gw] = {FK_REG, FR_REG, FS_2},      [DO_Gd] = {FK_REG, FR_REG, FS_4},
-    [DO_Gv] = {FK_REG, FR_REG, FS_V},  [DO_Gy] = {FK_REG, FR_REG, FS_Y},      [DO_Zb] = {FK_REG, FR_Z, FS_1},
-    [DO_Zv] = {FK_REG, FR_Z, FS_V},    [DO_Ma] = {FK_MEM, 0, FS_0},           [DO_Mv] = {FK_MEM, 0, FS_V},
-    [DO_AL] = {FK_REG, RAX, FS_1},     [DO_CL] = {FK_REG, RCX, FS_1},         [DO_rAX] = {FK_REG, RAX, FS_V},
-    [DO_DX] = {FK_REG, RDX, FS_2},     [DO_Ib] = {FK_IMM, 0, FS_1},           [DO_Iv] = {FK_IMM, 0, FS_V},
-    [DO_Sw] = {FK_REG, FR_SREG, FS_2}, [DO_SegOp] = {FK_REG, FR_SEGOP, FS_2}, [DO_ES] = {FK_REG, SEG_ES, FS_2},
-    [DO_SS] = {FK_REG, SEG_SS, FS_2},  [DO_DS] = {FK_REG, SEG_DS, FS_2},      [DO_FS] = {FK_REG, SEG_FS, FS_2},
-    [DO_GS] = {FK_REG, SEG_GS, FS_2},  [DO_C] = {FK_REG, FR_REG, FS_V},
+    [DO_Eb] = {FK_RM, FR_RM, FS_1},   [DO_Ew] = {FK_RM, FR_RM, FS_2},    [DO_Ed] = {FK_RM, FR_RM, FS_4},
+    [DO_Ez] = {FK_RM, FR_RM, FS_Z},   [DO_Ev] = {FK_RM, FR_RM, FS_V},    [DO_Ey] = {FK_RM, FR_RM, FS_Y},
+    [DO_Evw] = {FK_RM, FR_RM, FS_V},  [DO_Rw] = {FK_REG, FR_RM, FS_2},   [DO_Rd] = {FK_REG, FR_RM, FS_4},
+    [DO_Rv] = {FK_REG, FR_RM, FS_V},  [DO_Gb] = {FK_REG, FR_REG, FS_1},  [DO_Gw] = {FK_REG, FR_REG, FS_2},
+    [DO_Gd] = {FK_REG, FR_REG, FS_4}, [DO_Gv] = {FK_REG, FR_REG, FS_V},  [DO_Gy] = {FK_REG, FR_REG, FS_Y},
+    [DO_Zb] = {FK_REG, FR_Z, FS_1},   [DO_Zv] = {FK_REG, FR_Z, FS_V},    [DO_Ma] = {FK_MEM, 0, FS_0},
+    [DO_Mv] = {FK_MEM, 0, FS_V},      [DO_AL] = {FK_REG, RAX, FS_1},     [DO_CL] = {FK_REG, RCX, FS_1},
+    [DO_rAX] = {FK_REG, RAX, FS_V},   [DO_DX] = {FK_REG, RDX, FS_2},     [DO_Ib] = {FK_IMM, 0, FS_1},
+    [DO_Iv] = {FK_IMM, 0, FS_V},      [DO_Sw] = {FK_REG, FR_SREG, FS_2}, [DO_SegOp] = {FK_REG, FR_SEGOP, FS_2},
+    [DO_ES] = {FK_REG, SEG_ES, FS_2}, [DO_SS] = {FK_REG, SEG_SS, FS_2},  [DO_DS] = {FK_REG, SEG_DS, FS_2},
+    [DO_FS] = {FK_REG, SEG_FS, FS_2}, [DO_GS] = {FK_REG, SEG_GS, FS_2},  [DO_C] = {FK_REG, FR_REG, FS_V},
 };
 
 /* Fill `o`; false if the form wants memory and ModRM names a register. */
 static bool operand(const struct insn *in, const uint8_t regs[16], unsigned form, struct opnd *o)
 {
     static const uint8_t fixed_size[] = {0, 1, 2, 4};
+    static const uint8_t sizes_of[3][9] = {{[1] = 1, [2] = 2, [4] = 4, [8] = 8},  /* V */
+                                           {[1] = 4, [2] = 4, [4] = 4, [8] = 8},  /* Y */
+                                           {[1] = 1, [2] = 2, [4] = 4, [8] = 4}}; /* Z */
     static const uint8_t kinds[] = {OPND_NONE, OPND_REG, OPND_REG, OPND_MEM, OPND_IMM};
     const struct form *f = &forms[form];
     bool mem = in->flags & INSN_MEM;
     o->kind = f->kind == FK_RM && mem ? OPND_MEM : kinds[f->kind];
-    o->size = f->size < FS_V ? fixed_size[f->size] : f->size == FS_V || in->opsize == 8 ? in->opsize : 4;
+    o->size = f->size < FS_V ? fixed_size[f->size] : sizes_of[f->size - FS_V][in->opsize];
     if (o->kind == OPND_REG) {
         o->reg = regs[f->reg];
         if (o->size == 1 && !(in->flags & INSN_REX) && o->reg >= 4 && f->reg >= FR_REG)

@@ -76,8 +76,8 @@ struct insn {
  *   mul imul1 div idiv    dst: the explicit r/m operand; rAX and rDX are implied by opsize
  *   imul2: dst, src.      imul3: dst, src, src2 = IMM
  *   bt bts btr btc        dst, src: REG (for memory a signed bit offset of any size) or IMM (taken modulo the size)
- *   movzx movsx           dst of opsize, src smaller (movsxd is movsx with src of 4; without REX.W it is a mov, or has
- *                         dst of 2 with 66)
+ *   movzx movsx           dst of opsize, src smaller (movsxd is movsx with src of 4; without REX.W src and dst are of
+ *                         one size and it is a plain move)
  *   lea                   dst, src: MEM of size 0. cbw, cwd: none; opsize 2, 4, 8 tells cbw/cwde/cdqe and cwd/cdq/cqo
  *   push: src (IMM is sign-extended). pop: dst. pushf, popf, pusha, popa, leave: opsize
  *   jmp call              src: IMM (displacement; opsize 2 wraps IP to 16 bits) or the REG or MEM that holds the target

@@ -152,7 +152,7 @@ const struct dec_entry dec_map[4][256] = {
 const struct dec_entry dec_rows[ROW_COUNT][8] = {
     [ROW_62] = {[0] = ROW(MOD, 62M, 0)}, /* 64-bit: EVEX */
     [ROW_62M] = {[0] = I2(bound, Gv, Ma, 0)},
-    [ROW_63] = {[0] = I2(arpl, Ew, Gw, 0), [1] = I2(movsx, Gv, Ed, 0)},
+    [ROW_63] = {[0] = I2(arpl, Ew, Gw, 0), [1] = I2(movsx, Gv, Ez, 0)},
     [ROW_C4] = {[0] = ROW(MOD, C4M, 0)}, /* 64-bit: VEX */
     [ROW_C4M] = {[0] = INSN(load_far_ptr, Gv, Ma, ES, NONE, 0)},
     [ROW_C5] = {[0] = ROW(MOD, C5M, 0)},

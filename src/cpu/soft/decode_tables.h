@@ -55,6 +55,7 @@ enum dec_form {
     DO_Ed,
     DO_Ev,
     DO_Ey,
+    DO_Ez,
     DO_Evw, /* Evw: register by operand size, memory a word */
     DO_Rw,
     DO_Rd,
