@@ -53,8 +53,47 @@ void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaqu
 
 /* Feature tests engines use to decide what exists: bit of leaf 1 ECX etc. */
 #define CPUID_1_ECX_X2APIC  (1u << 21)
+#define CPUID_1_ECX_MOVBE   (1u << 22)
+#define CPUID_1_ECX_POPCNT  (1u << 23)
 #define CPUID_1_ECX_TSCDL   (1u << 24)
+#define CPUID_1_ECX_XSAVE   (1u << 26)
+#define CPUID_1_ECX_OSXSAVE (1u << 27)
+#define CPUID_1_ECX_RDRAND  (1u << 30)
 #define CPUID_1_ECX_HV      (1u << 31)
+
+#define CPUID_1_EDX_VME  (1u << 1)
+#define CPUID_1_EDX_DE   (1u << 2)
+#define CPUID_1_EDX_PSE  (1u << 3)
+#define CPUID_1_EDX_TSC  (1u << 4)
+#define CPUID_1_EDX_PAE  (1u << 6)
+#define CPUID_1_EDX_MCE  (1u << 7)
+#define CPUID_1_EDX_APIC (1u << 9)
+#define CPUID_1_EDX_SEP  (1u << 11)
+#define CPUID_1_EDX_MTRR (1u << 12)
+#define CPUID_1_EDX_PGE  (1u << 13)
+#define CPUID_1_EDX_MCA  (1u << 14)
+#define CPUID_1_EDX_PAT  (1u << 16)
+#define CPUID_1_EDX_FXSR (1u << 24)
+#define CPUID_1_EDX_SSE  (1u << 25)
+#define CPUID_1_EDX_HTT  (1u << 28)
+
+#define CPUID_7_EBX_FSGSBASE   (1u << 0)
+#define CPUID_7_EBX_TSC_ADJUST (1u << 1)
+#define CPUID_7_EBX_SMEP       (1u << 7)
+#define CPUID_7_EBX_RDSEED     (1u << 18)
+#define CPUID_7_ECX_UMIP       (1u << 2)
+#define CPUID_7_ECX_WAITPKG    (1u << 5)
+#define CPUID_7_ECX_RDPID      (1u << 22)
+#define CPUID_7_EDX_SERIALIZE  (1u << 14)
+#define CPUID_7_EDX_SPEC_CTRL  (1u << 26)
+#define CPUID_7_EDX_ARCH_CAPS  (1u << 29)
+
+#define CPUID_EXT1_EDX_SYSCALL (1u << 11)
+#define CPUID_EXT1_EDX_NX      (1u << 20)
+#define CPUID_EXT1_EDX_PDPE1GB (1u << 26)
+#define CPUID_EXT1_EDX_RDTSCP  (1u << 27)
+#define CPUID_EXT1_EDX_LM      (1u << 29)
+
 #define KVM_FEATURE_EXT_DEST_ID (1u << 15)
 
 #endif

@@ -79,18 +79,18 @@ struct fault {
 #define TLB_SIZE 128
 #endif
 
-/* One compare tests tag, page crossing and offset: off = gva ^ tag; hit if off <= 4096 - size. An invalid tag is
- * non-canonical with low bits set, so it never hits. `host` is the page's hva. A write entry exists only if PTE.D is set,
- * the page is RAM and holds no translated code. */
+/* One compare tests tag, page crossing and offset: off = gva ^ tag; hit if off <= 4096 - size. An invalid tag names a page
+ * of the neighbouring slot, so no address that selects this slot can ever hit it. `host` is the page's hva. A write entry
+ * exists only if PTE.D is set, the page is RAM and holds no translated code. */
 struct tlb_entry {
     uint64_t tag;
     uint8_t *host;
 };
-#define TLB_INVALID UINT64_C(0x5555000000000fff)
+#define TLB_INVALID(slot) ((~(uint64_t)(slot) & 1) << 12)
 
 struct tlb_bank {
     struct tlb_entry r[TLB_SIZE], w[TLB_SIZE];
-    uint64_t global[(TLB_SIZE + 63) / 64]; /* slots whose PTE has G (with CR4.PGE) */
+    uint64_t global[(TLB_SIZE + 63) / 64]; /* slots that hold nothing but pages whose PTE has G (with CR4.PGE) */
 };
 
 struct tlb {
@@ -119,7 +119,7 @@ struct soft_vcpu {
     uint32_t cc_op;          /* (v) enum cc_op of flags.h */
 
     uint32_t mode;           /* (v) enum mode_bits, kept by mode_update() */
-    struct tlb_bank *tlb;    /* (v) &tlbs->bank[CPL == 3] */
+    struct tlb_bank *tlb;    /* (v) tlb_select(v): the CPL's bank, or one that never hits */
     int64_t budget;          /* (v) instructions left; below 0: leave */
     uint64_t rip_bias;       /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
     struct block *cur;       /* (v) block being executed */
@@ -135,6 +135,7 @@ struct soft_vcpu {
     struct jump_cache *jumps; /* (v) the same; block.c's */
     uint32_t wprot_seen;     /* (v) how much of the code-page log has been applied to the write entries */
     uint32_t pauses;         /* (v) PAUSEs in this quantum */
+    uint32_t db_hits;        /* (v) data and I/O breakpoints this instruction met, as DR6[3:0]: raise #DB after it */
 
     uint64_t entry_now;      /* (v) guest ns at vcpu_run() */
     int64_t entry_budget;    /* (v) budget at vcpu_run(): executed = entry_budget - budget (- rest of block) */
@@ -202,7 +203,7 @@ static inline enum exec_result exec_fault_err(struct soft_vcpu *v, unsigned vect
 uint64_t soft_now(struct soft_vcpu *v);
 /* As soft_now(), but never earlier than any time another vCPU or a device has seen: what RDTSC and device accesses use. */
 uint64_t soft_now_shared(struct soft_vcpu *v);
-/* Recompute v->mode and v->tlb after CR0, EFER, RFLAGS.VM, TF, CS, SS, DS or ES changed. */
+/* Recompute v->mode and v->tlb (tlb_select()) after CR0, EFER, RFLAGS.VM, TF or AC, DR7, CS, SS, DS or ES changed. */
 void mode_update(struct soft_vcpu *v);
 /* Stop every other worker at its next block boundary, and let them go on. Never called while holding a lock another
  * worker may want. Nests not. */
