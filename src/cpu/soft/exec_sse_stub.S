@@ -128,6 +128,54 @@ compare sse_comisd, comisd
 compare sse_ucomisd, ucomisd
 compare sse_ptest, ptest
 
+/* uint64_t sse_cvt...2si...(const void *src): a 32-bit result is zero-extended. */
+.macro to_int name, insn, reg
+func \name
+	movups (%rdi), %xmm1
+	\insn %xmm1, %\reg
+	ret
+.endm
+to_int sse_cvtss2si32, cvtss2si, eax
+to_int sse_cvtss2si64, cvtss2si, rax
+to_int sse_cvtsd2si32, cvtsd2si, eax
+to_int sse_cvtsd2si64, cvtsd2si, rax
+to_int sse_cvttss2si32, cvttss2si, eax
+to_int sse_cvttss2si64, cvttss2si, rax
+to_int sse_cvttsd2si32, cvttsd2si, eax
+to_int sse_cvttsd2si64, cvttsd2si, rax
+
+/* void sse_cvtsi2...(void *dst, uint64_t val) */
+.macro from_int name, insn, reg
+func \name
+	movups (%rdi), %xmm0
+	\insn %\reg, %xmm0
+	movups %xmm0, (%rdi)
+	ret
+.endm
+from_int sse_cvtsi2ss32, cvtsi2ssl, esi
+from_int sse_cvtsi2ss64, cvtsi2ssq, rsi
+from_int sse_cvtsi2sd32, cvtsi2sdl, esi
+from_int sse_cvtsi2sd64, cvtsi2sdq, rsi
+
+/* void stub(void *mm, const void *xmm); leaves the host's MMX registers in use, as the M stubs do. */
+.macro to_mmx name, insn
+func \name
+	movups (%rsi), %xmm1
+	\insn %xmm1, %mm0
+	movq %mm0, (%rdi)
+	ret
+.endm
+to_mmx sse_cvtps2pi, cvtps2pi
+to_mmx sse_cvtpd2pi, cvtpd2pi
+to_mmx sse_cvttps2pi, cvttps2pi
+to_mmx sse_cvttpd2pi, cvttpd2pi
+func sse_cvtpi2ps
+	movups (%rdi), %xmm0
+	movq (%rsi), %mm1
+	cvtpi2ps %mm1, %xmm0
+	movups %xmm0, (%rdi)
+	ret
+
 /* void sse_pcmpXstrY(struct sse_strcmp *s, const void *src, unsigned imm8): registers in and out through *s. */
 .macro string_compare name, op
 func \name

@@ -45,6 +45,14 @@ void fpu_to_mem(struct soft_vcpu *v)
     __asm__ volatile("fninit");
 }
 
+void fpu_discard(struct soft_vcpu *v)
+{
+    if (v->x87 != X87_LIVE)
+        return;
+    v->x87 = X87_MEM;
+    __asm__ volatile("fninit");
+}
+
 void fpu_load(struct soft_vcpu *v)
 {
     struct fx_image img;
@@ -84,9 +92,15 @@ void fpu_set_top(struct soft_vcpu *v, unsigned top)
     fx->fsw = (uint16_t)((fx->fsw & ~FSW_TOP) | top << FSW_TOP_SHIFT);
 }
 
-void fpu_mmx_begin(struct soft_vcpu *v)
+void fpu_mmx_host(struct soft_vcpu *v)
 {
     fpu_to_mem(v);
+    v->x87 = X87_SCRATCH;
+}
+
+void fpu_mmx_begin(struct soft_vcpu *v)
+{
+    fpu_mmx_host(v);
     if (v->st.fx.fsw & FSW_TOP)
         fpu_set_top(v, 0);
     v->st.fx.ftw_abridged = 0xff;

@@ -49,6 +49,8 @@ void fpu_leave(struct soft_vcpu *v);
 void fpu_sync(struct soft_vcpu *v);
 /* Make st.fx exact and the only copy: before it is changed. */
 void fpu_to_mem(struct soft_vcpu *v);
+/* Forget the live registers: st.fx is about to be replaced whole. */
+void fpu_discard(struct soft_vcpu *v);
 /* The host FPU gets the guest's x87 registers (X87_LIVE). */
 void fpu_load(struct soft_vcpu *v);
 
@@ -66,5 +68,7 @@ static inline bool fpu_pending(const struct soft_vcpu *v)
 void fpu_set_top(struct soft_vcpu *v, unsigned top);
 /* What every MMX instruction does: TOP = 0, all tags valid; st.fx is then the only copy and mm(i) is st[i]. */
 void fpu_mmx_begin(struct soft_vcpu *v);
+/* As fpu_mmx_begin() for the host alone: a stub is about to use MMX registers, the guest's tags stay. */
+void fpu_mmx_host(struct soft_vcpu *v);
 
 #endif
