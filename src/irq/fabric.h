@@ -19,29 +19,31 @@ struct fabric;
 typedef void fabric_kick_fn(void *opaque, vcpu_idx_t target);
 
 struct fabric_config {
-    uint32_t vcpus;             /* number of local APICs */
-    const apic_id_t *ids;       /* [vcpus], ascending vCPU index; need not be dense or sorted; copied */
-    bool firmware_x2apic;       /* APICs leave reset in x2APIC mode, as firmware leaves a machine with IDs past 254 */
-    bool x2apic;                /* CPUID offers x2APIC */
-    bool ext_dest_id;           /* 15-bit destination IDs in MSIs and I/O APIC entries */
-    fabric_kick_fn *kick;       /* the one indirection out of irq/ */
+    uint32_t vcpus;       /* number of local APICs */
+    const apic_id_t *ids; /* [vcpus], ascending vCPU index; need not be dense or sorted; copied */
+    bool firmware_x2apic; /* APICs leave reset in x2APIC mode, as firmware leaves a machine with IDs past 254 */
+    bool x2apic;          /* CPUID offers x2APIC */
+    bool ext_dest_id;     /* 15-bit destination IDs in MSIs and I/O APIC entries (the translator's business) */
+    fabric_kick_fn *kick; /* the one indirection out of irq/ */
     void *kick_opaque;
     uint8_t (*extint_ack)(void *opaque); /* vector of the PIC's pending interrupt (INTA cycle) */
     void *extint_opaque;
-    struct epoch *epoch;        /* borrowed */
-    const struct trace *trace;  /* borrowed */
+    struct epoch *epoch;       /* borrowed */
+    const struct trace *trace; /* borrowed */
 };
 
 /* Pending events that are not vectors, as fabric_events_take() returns them. */
 enum fabric_event { FABRIC_EV_INIT = 1, FABRIC_EV_SIPI = 2, FABRIC_EV_NMI = 4, FABRIC_EV_SMI = 8 };
 
 /* ---- lifecycle ---- */
+/* -EINVAL: no vCPUs, an ID past HEC_APIC_ID_MAX, x2APIC firmware without x2APIC; -EEXIST: an ID twice; -ENOMEM. */
 int fabric_create(const struct fabric_config *c, struct fabric **out, struct err *e);
 void fabric_destroy(struct fabric *f);
 void fabric_reset(struct fabric *f); /* power-on reset of every APIC; no vCPU runs */
 
 /* ---- any thread (inside the epoch) ---- */
-/* Deliver a resolved interrupt (shorthand must be IRQ_DEST). Returns how many APICs took it, 0 if nobody. O(targets). */
+/* Deliver a resolved interrupt (shorthand must be IRQ_DEST). Returns how many APICs took it, 0 if nobody. O(targets).
+ */
 int fabric_deliver(struct fabric *f, struct irq irq);
 /* Level of LINT0 (0) or LINT1 (1) of one APIC: the PIC's INTR output and NMI. */
 void fabric_lint(struct fabric *f, vcpu_idx_t cpu, unsigned lint, bool level);
@@ -50,12 +52,14 @@ bool fabric_find(struct fabric *f, apic_id_t id, vcpu_idx_t *out);
 apic_id_t fabric_id(const struct fabric *f, vcpu_idx_t cpu);
 /* Call the kick hook for `cpu` (the PV unhalt kick uses it). */
 void fabric_kick(struct fabric *f, vcpu_idx_t cpu);
+/* The port devices, I/O APICs and the translator deliver through. */
+struct irq_port fabric_port(struct fabric *f);
 /* Who is told of the EOI of a level-triggered vector: the I/O APIC. Set once at wiring. */
 void fabric_set_eoi(struct fabric *f, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
 
 /* ---- the owning vCPU's thread only ---- */
-/* xAPIC page accesses at byte offset 0..FFFh. SDM 3A, "Local APIC Register Address Map". An access in x2APIC mode or to a
- * disabled APIC is the caller's mistake: the page is RAM/MMIO then (see fabric_mmio_base()). */
+/* xAPIC page accesses at byte offset 0..FFFh. SDM 3A, "Local APIC Register Address Map". An access in x2APIC mode or to
+ * a disabled APIC is the caller's mistake: the page is RAM/MMIO then (see fabric_mmio_base()). */
 uint32_t fabric_mmio_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t off);
 void fabric_mmio_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t off, uint32_t val);
 /* gpa of the APIC page, or UINT64_MAX when disabled or in x2APIC mode. Cheap: called on each MMIO access. */
@@ -69,8 +73,13 @@ void fabric_deadline_set(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint64_
 /* CR8, i.e. TPR[7:4]. */
 uint8_t fabric_cr8_get(struct fabric *f, vcpu_idx_t cpu);
 void fabric_cr8_set(struct fabric *f, vcpu_idx_t cpu, uint8_t cr8);
-/* The vector the CPU would take now with IF = 1 (IRR over PPR, or ExtINT), or -1. fabric_irq_take() takes it: IRR to
- * ISR, or the PIC's INTA cycle. Returns the vector; spurious if it went away. */
+/* The vector the CPU would take now with IF = 1, FABRIC_IRQ_EXTINT if it is the PIC's, or -1. fabric_irq_take() takes
+ * it: IRR to ISR, or the PIC's INTA cycle. Returns the vector; spurious if it went away.
+ *
+ * No wakeup is lost: a sender makes its request visible, then kicks; the owner clears its attention word, then asks
+ * here. Whenever the owner's own register write, CR8, deadline or timer makes a vector deliverable that was not, the
+ * fabric kicks the owner too. */
+#define FABRIC_IRQ_EXTINT 256
 int fabric_irq_pending(struct fabric *f, vcpu_idx_t cpu);
 int fabric_irq_take(struct fabric *f, vcpu_idx_t cpu);
 /* Take all pending events (enum fabric_event bits); `sipi` gets the page number if SIPI is among them. INIT's effect on

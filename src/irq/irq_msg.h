@@ -1,7 +1,7 @@
 /* An interrupt on its way: the raw message a device writes, and what the translator makes of it.
  *
- * struct msi_msg is bytes as the bus carries them; struct irq is resolved, with no format left in it. Only remap.c turns
- * the one into the other; only fabric.c (or the KVM port) takes a struct irq.
+ * struct msi_msg is bytes as the bus carries them; struct irq is resolved, with no format left in it. Only remap.c
+ * turns the one into the other; only fabric.c (or the KVM port) takes a struct irq.
  */
 #ifndef HEC_IRQ_MSG_H
 #define HEC_IRQ_MSG_H
@@ -39,6 +39,13 @@ struct irq {
     uint8_t shorthand; /* enum irq_shorthand; only IPIs have one */
     uint8_t dest8;     /* 1: `dest` came from an 8-bit field, so FFh may mean everyone */
     uint8_t reserved;
+};
+
+/* Who takes a resolved interrupt: the software fabric or an engine that has APICs of its own. Set once while the
+ * machine is wired. Returns how many APICs took it. Any thread, inside the epoch. */
+struct irq_port {
+    int (*deliver)(void *opaque, struct irq irq);
+    void *opaque;
 };
 
 /* An interrupt input that a device drives: a pin of the I/O APIC with its PIC twin, or nothing. Wired by vm/machine.c.

@@ -1,0 +1,155 @@
+/* What a vCPU's own thread does with its local APIC: register accesses and their effects, acknowledging, events, the
+ * timer. */
+#include "irq/fabric_priv.h"
+#include "x86/cpu.h"
+
+static inline struct lapic *lapic_of(struct fabric *f, vcpu_idx_t cpu)
+{
+    return &f->lapic[cpu.i];
+}
+
+/* After anything that can have made an interrupt deliverable: have the engine ask again. Not after a mere question, or
+ * an interrupt held back by IF = 0 would have it ask at every instruction. */
+static void repoll(struct fabric *f, vcpu_idx_t cpu)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    if (atomic_load_explicit(&l->events, memory_order_relaxed) & 0xff || lapic_pending(l) >= 0 || lapic_extint(l))
+        fabric_kick(f, cpu);
+}
+
+static void apply(struct fabric *f, vcpu_idx_t cpu, struct lapic_effect fx)
+{
+    switch (fx.kind) {
+    case LAPIC_SEND:
+        fabric_send(f, cpu.i, fx.irq);
+        break;
+    case LAPIC_EOI_LEVEL:
+        if (f->eoi)
+            f->eoi(f->eoi_opaque, fx.vector);
+        break;
+    case LAPIC_MODE:
+        fabric_word_changed(f, cpu.i);
+        break;
+    case LAPIC_NONE:
+        break;
+    }
+    repoll(f, cpu);
+}
+
+uint32_t fabric_mmio_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t off)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    if (l->mode != LAPIC_XAPIC)
+        return 0xffffffffu;
+    uint32_t val = lapic_read(l, now, off);
+    repoll(f, cpu);
+    return val;
+}
+
+void fabric_mmio_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t off, uint32_t val)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    if (l->mode == LAPIC_XAPIC)
+        apply(f, cpu, lapic_write(l, now, off, val));
+}
+
+gpa_t fabric_mmio_base(const struct fabric *f, vcpu_idx_t cpu)
+{
+    const struct lapic *l = &f->lapic[cpu.i];
+    return l->mode == LAPIC_XAPIC ? l->base & APIC_BASE_ADDR : UINT64_MAX;
+}
+
+bool fabric_msr_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t *val)
+{
+    if (!lapic_msr_read(lapic_of(f, cpu), now, msr, val))
+        return false;
+    repoll(f, cpu);
+    return true;
+}
+
+bool fabric_msr_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t val)
+{
+    struct lapic_effect fx;
+    bool ok = lapic_msr_write(lapic_of(f, cpu), now, msr, val, &fx);
+    apply(f, cpu, fx);
+    return ok;
+}
+
+uint64_t fabric_deadline_get(struct fabric *f, vcpu_idx_t cpu)
+{
+    return lapic_timer_deadline(&lapic_of(f, cpu)->timer);
+}
+
+void fabric_deadline_set(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint64_t deadline)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    if (l->mode == LAPIC_DISABLED)
+        return;
+    lapic_timer_poll(l, now);
+    lapic_timer_set_deadline(&l->timer, deadline);
+    lapic_timer_poll(l, now);
+    repoll(f, cpu);
+}
+
+uint8_t fabric_cr8_get(struct fabric *f, vcpu_idx_t cpu)
+{
+    return (uint8_t)(lapic_of(f, cpu)->tpr >> 4);
+}
+
+void fabric_cr8_set(struct fabric *f, vcpu_idx_t cpu, uint8_t cr8)
+{
+    lapic_of(f, cpu)->tpr = (uint32_t)(cr8 & 0xf) << 4;
+    repoll(f, cpu);
+}
+
+int fabric_irq_pending(struct fabric *f, vcpu_idx_t cpu)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    lapic_settle(l);
+    return lapic_extint(l) ? FABRIC_IRQ_EXTINT : lapic_pending(l);
+}
+
+int fabric_irq_take(struct fabric *f, vcpu_idx_t cpu)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    if (likely(!lapic_extint(l)))
+        return lapic_take(l);
+    atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_EXTINT);
+    return f->cfg.extint_ack ? f->cfg.extint_ack(f->cfg.extint_opaque) : (int)(l->svr & APIC_LVT_VECTOR);
+}
+
+unsigned fabric_events_take(struct fabric *f, vcpu_idx_t cpu, uint8_t *sipi)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    lapic_settle(l);
+    uint32_t ev = atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_PUBLIC);
+    if (ev & LAPIC_EV_SIPI)
+        *sipi = (uint8_t)(ev >> 8);
+    if (ev & LAPIC_EV_INIT) {
+        lapic_init_event(l);
+        fabric_word_changed(f, cpu.i);
+    }
+    return ev & LAPIC_EV_PUBLIC;
+}
+
+void fabric_events_put(struct fabric *f, vcpu_idx_t cpu, unsigned events)
+{
+    atomic_fetch_or(&lapic_of(f, cpu)->events, events & LAPIC_EV_PUBLIC);
+}
+
+bool fabric_events_pending(const struct fabric *f, vcpu_idx_t cpu)
+{
+    uint32_t ev = atomic_load_explicit(&f->lapic[cpu.i].events, memory_order_acquire);
+    return (ev & (LAPIC_EV_PUBLIC | LAPIC_EV_INNER)) != 0;
+}
+
+uint64_t fabric_timer_deadline(const struct fabric *f, vcpu_idx_t cpu)
+{
+    return atomic_load_explicit(&f->lapic[cpu.i].timer.published, memory_order_acquire);
+}
+
+void fabric_timer_expire(struct fabric *f, vcpu_idx_t cpu, uint64_t now)
+{
+    if (lapic_timer_poll(lapic_of(f, cpu), now))
+        repoll(f, cpu);
+}

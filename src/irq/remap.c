@@ -1,0 +1,88 @@
+#include "irq/remap.h"
+
+#include "base/bits.h"
+#include "x86/apic.h"
+
+#define MSI_BASE       UINT64_C(0xfee)
+#define MSI_LOGICAL    BIT(2)
+#define MSI_REDIRECT   BIT(3)
+#define MSI_REMAPPABLE BIT(4)
+
+void remap_init(struct remap *r, bool ext_dest_id)
+{
+    r->ext_dest_id = ext_dest_id;
+}
+
+/* Without a remapping unit bit 4 means nothing, and a message that sets it has no extended destination either: it goes
+ * to the 8-bit one, as on KVM. */
+static enum remap_form form_of(const struct remap *r, uint64_t addr)
+{
+    return r->ext_dest_id && !(addr & MSI_REMAPPABLE) && bits(addr, 11, 5) ? REMAP_FORM_EXT_DEST : REMAP_FORM_COMPAT;
+}
+
+/* SDM 3A, "Message Data Register Format": start-up and the reserved mode are for the ICR only. */
+static bool mode_is_bad(unsigned mode)
+{
+    return mode == IRQ_REMRD || mode == IRQ_STARTUP;
+}
+
+/* What both direct formats share. The redirection hint asks for one receiver, which is what lowest priority does. SMI,
+ * NMI, INIT and ExtINT are edges whatever the trigger bit says; the level bit counts for level-triggered ones alone. */
+static struct irq direct(struct msi_msg msg, uint32_t dest)
+{
+    unsigned mode = bits(msg.data, 10, 8);
+    bool level = mode <= IRQ_LOWEST && msg.data & 0x8000;
+    if (mode == IRQ_FIXED && msg.addr & MSI_REDIRECT)
+        mode = IRQ_LOWEST;
+    return (struct irq){.dest = dest,
+                        .vector = (uint8_t)msg.data,
+                        .mode = (uint8_t)mode,
+                        .logical = (msg.addr & MSI_LOGICAL) != 0,
+                        .level = level,
+                        .assert_ = !level || msg.data & 0x4000,
+                        .dest8 = dest <= 0xff};
+}
+
+struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags)
+{
+    struct remap_result res = {.fault = REMAP_OK, .form = REMAP_FORM_COMPAT};
+    if (bits(msg.addr, 31, 20) != MSI_BASE) {
+        res.fault = REMAP_NOT_INTERRUPT;
+        return res;
+    }
+    if (msg.addr >> 32) {
+        res.fault = REMAP_HIGH_ADDRESS;
+        return res;
+    }
+    if (mode_is_bad(bits(msg.data, 10, 8))) {
+        res.fault = REMAP_BAD_MODE;
+        return res;
+    }
+    res.form = form_of(r, msg.addr);
+    uint32_t dest = (uint32_t)bits(msg.addr, 19, 12);
+    if (res.form == REMAP_FORM_EXT_DEST)
+        dest |= (uint32_t)bits(msg.addr, 11, 5) << 8;
+    res.irq = direct(msg, dest);
+    return res;
+}
+
+struct msi_msg remap_rte_msg(uint64_t rte)
+{
+    bool level = (rte & RTE_LEVEL) != 0;
+    return (struct msi_msg){
+        .addr =
+            MSI_BASE << 20 | bits(rte, 63, 56) << 12 | bits(rte, 55, 48) << 4 | (rte & RTE_LOGICAL ? MSI_LOGICAL : 0),
+        .data = (uint32_t)(bits(rte, 10, 0) | (level ? 0xc000 : 0)),
+    };
+}
+
+struct remap_result remap_rte(const struct remap *r, uint64_t rte, requester_id_t from, unsigned flags)
+{
+    return remap_msi(r, remap_rte_msg(rte), from, flags);
+}
+
+int remap_deliver_msi(const struct remap *r, struct irq_port port, struct msi_msg msg, requester_id_t from)
+{
+    struct remap_result res = remap_msi(r, msg, from, REMAP_DELIVER);
+    return res.fault == REMAP_OK ? port.deliver(port.opaque, res.irq) : 0;
+}
