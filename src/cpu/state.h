@@ -69,7 +69,8 @@ struct cpu_state {
     uint64_t xcr0;
     uint8_t activity;     /* enum cpu_activity */
     uint8_t nmi_blocked;  /* between an NMI and its IRET */
-    uint8_t int_shadow;   /* STI or MOV SS just ran: no interrupts before one more instruction */
+    uint8_t int_shadow;   /* 1 STI, 2 MOV SS just ran: no interrupts (2: no debug traps either) before one more
+                             instruction */
     uint8_t bsp;
     struct cpu_fx fx;
 };

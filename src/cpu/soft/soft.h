@@ -61,7 +61,9 @@ typedef enum exec_result exec_fn(struct soft_vcpu *v, const struct insn *in);
 enum fault_kind {
     FAULT_EXCEPTION, /* vector, error code */
     FAULT_SOFT_INT,  /* INT n, INT3, INTO: pushes next_rip, DPL is checked */
-    FAULT_SHUTDOWN   /* triple fault */
+    FAULT_SHUTDOWN,  /* triple fault */
+    FAULT_DEBUG,     /* #DB as a trap or instruction breakpoint (event_raise_db): the pushed RF is as it was */
+    FAULT_ICEBP      /* INT1: as FAULT_SOFT_INT, but no DPL check and EXT is set */
 };
 
 struct fault {
