@@ -412,6 +412,9 @@ static enum decode_status decode_padded(struct dec *d, unsigned avail, struct in
     *in = (struct insn){.base = INSN_NO_REG, .index = INSN_NO_REG, .seg = SEG_DS};
     if (!prefixes(d, in))
         return avail == MAX_LEN ? DECODE_LONG : DECODE_MORE;
+    /* For MASKMOVQ and MASKMOVDQU, whose memory operand no ModRM names. */
+    if (d->seg != SEG_DEFAULT)
+        in->seg = d->seg;
     if (d->rex)
         in->flags |= d->rex & 8 ? INSN_REX | INSN_REX_W : INSN_REX;
     const struct dec_entry *e = opcode(d, in);

@@ -69,12 +69,15 @@ static inline bool in_code64(const struct soft_vcpu *v)
     return (v->mode & MODE_CODE) == CODE64;
 }
 
-/* Where the memory operand is if 64-bit code may touch it through the TLB at once; a non-canonical address never hits.
- */
+/* Linear address of the memory operand at `off` in 64-bit code. It may be non-canonical: then no TLB entry has it. */
+static inline gva_t gva64(const struct soft_vcpu *v, const struct insn *in, uint64_t off)
+{
+    return in->seg == SEG_FS || in->seg == SEG_GS ? off + v->st.seg[in->seg].base : off;
+}
+
 static inline gva_t mem_gva64(const struct soft_vcpu *v, const struct insn *in)
 {
-    uint64_t off = insn_offset(v, in);
-    return in->seg == SEG_FS || in->seg == SEG_GS ? off + v->st.seg[in->seg].base : off;
+    return gva64(v, in, insn_offset(v, in));
 }
 
 /* The memory operand, `size` bytes (at most 16) and zeros to 16; either in RAM or copied to `buf`. NULL: v->fault. An
