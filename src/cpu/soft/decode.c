@@ -225,13 +225,13 @@ static void sizes(struct dec *d, struct insn *in, unsigned flags)
         in->opsize = p66 && !(flags & DF_F64) ? 2 : 8;
     else
         in->opsize = (d->mode == CODE16) != p66 ? 2 : 4;
-    if (!(flags & (DF_BYTE | DF_Z | DF_WIDE)))
+    if (!(flags & (DF_BYTE | DF_Z | DF_WIDE | DF_Y)))
         return;
     if (flags & DF_BYTE)
         in->opsize = 1;
     else if (flags & DF_WIDE)
         in->opsize = d->mode == CODE64 ? 8 : 4;
-    else if (in->opsize == 8)
+    else if (flags & DF_Z ? in->opsize == 8 : in->opsize == 2)
         in->opsize = 4;
 }
 
@@ -244,17 +244,17 @@ enum { FS_0, FS_1, FS_2, FS_4, FS_V, FS_Y, FS_Z };                      /* opera
 static const struct form {
     uint8_t kind, reg, size;
 } forms[DO_COUNT] = {
-    [DO_Eb] = {FK_RM, FR_RM, FS_1},   [DO_Ew] = {FK_RM, FR_RM, FS_2},    [DO_Ed] = {FK_RM, FR_RM, FS_4},
-    [DO_Ez] = {FK_RM, FR_RM, FS_Z},   [DO_Ev] = {FK_RM, FR_RM, FS_V},    [DO_Ey] = {FK_RM, FR_RM, FS_Y},
-    [DO_Evw] = {FK_RM, FR_RM, FS_V},  [DO_Rw] = {FK_REG, FR_RM, FS_2},   [DO_Rd] = {FK_REG, FR_RM, FS_4},
-    [DO_Rv] = {FK_REG, FR_RM, FS_V},  [DO_Gb] = {FK_REG, FR_REG, FS_1},  [DO_Gw] = {FK_REG, FR_REG, FS_2},
-    [DO_Gd] = {FK_REG, FR_REG, FS_4}, [DO_Gv] = {FK_REG, FR_REG, FS_V},  [DO_Gy] = {FK_REG, FR_REG, FS_Y},
-    [DO_Zb] = {FK_REG, FR_Z, FS_1},   [DO_Zv] = {FK_REG, FR_Z, FS_V},    [DO_Ma] = {FK_MEM, 0, FS_0},
-    [DO_Mv] = {FK_MEM, 0, FS_V},      [DO_AL] = {FK_REG, RAX, FS_1},     [DO_CL] = {FK_REG, RCX, FS_1},
-    [DO_rAX] = {FK_REG, RAX, FS_V},   [DO_DX] = {FK_REG, RDX, FS_2},     [DO_Ib] = {FK_IMM, 0, FS_1},
-    [DO_Iv] = {FK_IMM, 0, FS_V},      [DO_Sw] = {FK_REG, FR_SREG, FS_2}, [DO_SegOp] = {FK_REG, FR_SEGOP, FS_2},
-    [DO_ES] = {FK_REG, SEG_ES, FS_2}, [DO_SS] = {FK_REG, SEG_SS, FS_2},  [DO_DS] = {FK_REG, SEG_DS, FS_2},
-    [DO_FS] = {FK_REG, SEG_FS, FS_2}, [DO_GS] = {FK_REG, SEG_GS, FS_2},  [DO_C] = {FK_REG, FR_REG, FS_V},
+    [DO_Eb] = {FK_RM, FR_RM, FS_1},        [DO_Ew] = {FK_RM, FR_RM, FS_2},   [DO_Ed] = {FK_RM, FR_RM, FS_4},
+    [DO_Ez] = {FK_RM, FR_RM, FS_Z},        [DO_Ev] = {FK_RM, FR_RM, FS_V},   [DO_Ey] = {FK_RM, FR_RM, FS_Y},
+    [DO_Evw] = {FK_RM, FR_RM, FS_V},       [DO_Rd] = {FK_REG, FR_RM, FS_4},  [DO_Rv] = {FK_REG, FR_RM, FS_V},
+    [DO_Gb] = {FK_REG, FR_REG, FS_1},      [DO_Gw] = {FK_REG, FR_REG, FS_2}, [DO_Gv] = {FK_REG, FR_REG, FS_V},
+    [DO_Gy] = {FK_REG, FR_REG, FS_Y},      [DO_Zb] = {FK_REG, FR_Z, FS_1},   [DO_Zv] = {FK_REG, FR_Z, FS_V},
+    [DO_Ma] = {FK_MEM, 0, FS_0},           [DO_Mv] = {FK_MEM, 0, FS_V},      [DO_AL] = {FK_REG, RAX, FS_1},
+    [DO_CL] = {FK_REG, RCX, FS_1},         [DO_rAX] = {FK_REG, RAX, FS_V},   [DO_DX] = {FK_REG, RDX, FS_2},
+    [DO_Ib] = {FK_IMM, 0, FS_1},           [DO_Iv] = {FK_IMM, 0, FS_V},      [DO_Sw] = {FK_REG, FR_SREG, FS_2},
+    [DO_SegOp] = {FK_REG, FR_SEGOP, FS_2}, [DO_ES] = {FK_REG, SEG_ES, FS_2}, [DO_SS] = {FK_REG, SEG_SS, FS_2},
+    [DO_DS] = {FK_REG, SEG_DS, FS_2},      [DO_FS] = {FK_REG, SEG_FS, FS_2}, [DO_GS] = {FK_REG, SEG_GS, FS_2},
+    [DO_C] = {FK_REG, FR_REG, FS_V},
 };
 
 /* Fill `o`; false if the form wants memory and ModRM names a register. */

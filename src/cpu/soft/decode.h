@@ -96,7 +96,7 @@ struct insn {
  *   lgdt lidt invlpg: src, sgdt sidt: dst: MEM of size 0; opsize is 8 in 64-bit code
  *   sldt str smsw: dst REG of opsize or MEM of 2. lldt ltr verr verw lmsw: src of 2. lar lsl: dst, src of 2
  *   cmpxchg8b cmpxchg16b: dst MEM of size 0. invpcid: dst REG, src MEM of size 0. bound: dst REG, src MEM of size 0
- *   clflush prefetch: src MEM of 1 (prefetch: or REG, which does nothing). tpause umwait umonitor: src REG
+ *   clflush prefetch: src MEM of 1. tpause umwait umonitor: src REG
  *   rd/wr fs/gs base, rdrand, rdseed, rdpid: dst (wr: src) REG of opsize
  *   arpl: dst, src of 2. aam aad: src IMM
  *   sse x87               no operands: map, prefix, opcode, modrm, reg, rm, imm, and the memory operand if INSN_MEM.

@@ -31,6 +31,7 @@ enum dec_flag {
     DF_SRC_SI = 1u << 11, /* the memory operand is seg:rSI */
     DF_DST_DI = 1u << 12, /* the memory operand is ES:rDI */
     DF_BX = 1u << 13,     /* the memory operand is seg:rBX (+ AL) */
+    DF_Y = 1u << 15,      /* operand size is 8 with REX.W, else 4 */
     DF_WIDE = 1u << 14    /* operand size is 8 in 64-bit code, else 4 */
 };
 
@@ -57,12 +58,10 @@ enum dec_form {
     DO_Ey,
     DO_Ez,
     DO_Evw, /* Evw: register by operand size, memory a word */
-    DO_Rw,
     DO_Rd,
     DO_Rv, /* ModRM.rm, register only */
     DO_Gb,
     DO_Gw,
-    DO_Gd,
     DO_Gv,
     DO_Gy,
     DO_Zb,
