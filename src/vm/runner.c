@@ -36,6 +36,7 @@ struct worker {
     pthread_mutex_t lock;
     struct heap run, sleep;              /* (l) of slot.node */
     _Atomic uint64_t run_min, sleep_min; /* (a) their first keys */
+    _Atomic uint32_t queued;             /* (a) run's length */
     _Atomic uint64_t at;                 /* (a) time at which its slice began; UINT64_MAX: idle */
     _Atomic uint64_t want;               /* (a) idle until a running vCPU reaches this; UINT64_MAX: not so */
     _Atomic(struct slot *) cur;          /* (a) */
@@ -88,6 +89,7 @@ static void publish(struct worker *w)
 {
     atomic_store(&w->run_min, heap_min_key(&w->run));
     atomic_store(&w->sleep_min, heap_min_key(&w->sleep));
+    atomic_store(&w->queued, w->run.n);
 }
 
 static void enqueue_locked(struct worker *w, struct slot *s)
@@ -406,7 +408,7 @@ static void settle(struct runner *r, struct worker *w, struct slot *s, const str
 
 static uint64_t slice_length(struct runner *r, struct worker *w, uint64_t now)
 {
-    uint64_t q = w->run.n > BUSY_QUEUE ? QUANTUM_BUSY : QUANTUM;
+    uint64_t q = atomic_load(&w->queued) > BUSY_QUEUE ? QUANTUM_BUSY : QUANTUM;
     uint64_t next = timerq_next(r->cfg.timers);
     if (next != HEC_NS_NEVER && next < now + q)
         q = next > now + SLICE_MIN ? next - now : SLICE_MIN;

@@ -1,0 +1,173 @@
+#include "vm/vm.h"
+
+#include "vm/machine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define PROGRESS_MS 100
+#define IDLE_MS     1000
+
+struct session {
+    const struct vm_config *cfg;
+    struct machine *m;
+    int signal_fd;
+    sigset_t old_mask;
+    uint64_t host_start;
+    bool dead_said;
+    bool over;
+    int exit_code;
+};
+
+static int signals_open(struct session *s, struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, &s->old_mask);
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->signal_fd < 0 ? err_set(e, -errno, "cannot watch for signals: %s", strerror(errno)) : 0;
+}
+
+/* Signals that came and were not read would strike once unblocked: read them all. */
+static int signals_take(struct session *s)
+{
+    struct signalfd_siginfo info;
+    int last = 0;
+    while (read(s->signal_fd, &info, sizeof info) == sizeof info)
+        last = (int)info.ssi_signo;
+    return last;
+}
+
+static void signals_close(struct session *s)
+{
+    if (s->signal_fd >= 0) {
+        signals_take(s);
+        close(s->signal_fd);
+    }
+    pthread_sigmask(SIG_SETMASK, &s->old_mask, NULL);
+}
+
+static void end(struct session *s, int code)
+{
+    s->over = true;
+    s->exit_code = code;
+}
+
+static int reset(struct session *s, const struct machine_event *ev, struct err *e)
+{
+    if (ev->triple_fault)
+        fprintf(stderr, "hecaton: triple fault on vCPU %u: %s\n", ev->cpu.i,
+                s->cfg->no_reboot ? "ending, as -no-reboot asks" : "resetting the machine");
+    if (s->cfg->no_reboot) {
+        end(s, 0);
+        return 0;
+    }
+    machine_stop(s->m);
+    s->dead_said = false;
+    int rc = machine_boot(s->m, e);
+    return rc ? rc : machine_start(s->m, e);
+}
+
+static int handle(struct session *s, const struct machine_event *ev, struct err *e)
+{
+    if (ev->error[0])
+        return err_set(e, -EIO, "vCPU %u: %s", ev->cpu.i, ev->error);
+    switch (ev->req) {
+    case VM_REQ_RESET:
+        return reset(s, ev, e);
+    case VM_REQ_POWEROFF:
+        if (!s->cfg->no_shutdown)
+            end(s, 0);
+        else
+            fprintf(stderr, "hecaton: the guest switched itself off; -no-shutdown keeps the process until Ctrl-C\n");
+        break;
+    case VM_REQ_PANIC:
+        fprintf(stderr, "hecaton: the guest reported a panic\n");
+        break;
+    case VM_REQ_EXIT:
+        end(s, ev->code);
+        break;
+    }
+    return 0;
+}
+
+/* A machine in which nothing can happen any more: say so once, and leave it, as QEMU does. */
+static int look_for_death(struct session *s, struct err *e)
+{
+    if (s->dead_said || !machine_stuck(s->m))
+        return 0;
+    machine_stop(s->m);
+    if (machine_is_dead(s->m)) {
+        fprintf(stderr, "hecaton: every CPU is halted with interrupts off; the guest will not go on. Ctrl-C ends it\n");
+        s->dead_said = true;
+    }
+    return machine_start(s->m, e);
+}
+
+static void show_progress(struct session *s)
+{
+    struct vm_stats st;
+    if (!s->cfg->progress)
+        return;
+    machine_stats(s->m, &st);
+    st.host_ns = clock_host_ns() - s->host_start;
+    s->cfg->progress(s->cfg->progress_opaque, &st);
+}
+
+static int watch(struct session *s, struct err *e)
+{
+    int rc = 0;
+    while (!s->over && !rc) {
+        struct pollfd p[2] = {{.fd = machine_event_fd(s->m), .events = POLLIN}, {.fd = s->signal_fd, .events = POLLIN}};
+        int n = poll(p, 2, s->cfg->progress ? PROGRESS_MS : IDLE_MS);
+        if (n < 0 && errno != EINTR)
+            return err_set(e, -errno, "poll: %s", strerror(errno));
+        int sig = signals_take(s);
+        if (sig) {
+            end(s, 128 + sig);
+            machine_discard_output(s->m);
+            break;
+        }
+        struct machine_event ev = machine_take_event(s->m);
+        if (ev.pending)
+            rc = handle(s, &ev, e);
+        else
+            rc = look_for_death(s, e);
+        show_progress(s);
+    }
+    return rc;
+}
+
+static int run_machine(struct session *s, struct err *e)
+{
+    int rc = machine_boot(s->m, e);
+    if (rc || (rc = machine_start(s->m, e)))
+        return rc;
+    rc = watch(s, e);
+    machine_stop(s->m);
+    if (!rc && s->cfg->deterministic)
+        fprintf(stderr, "hecaton: state hash %016llx\n", (unsigned long long)machine_hash(s->m));
+    return rc;
+}
+
+int vm_run(const struct vm_config *c, int *exit_code, struct err *e)
+{
+    struct session s = {.cfg = c, .signal_fd = -1, .host_start = clock_host_ns()};
+    int rc = signals_open(&s, e);
+    if (!rc)
+        rc = machine_create(c, &s.m, e);
+    if (!rc) {
+        rc = run_machine(&s, e);
+        machine_destroy(s.m);
+    }
+    signals_close(&s);
+    *exit_code = s.exit_code;
+    return rc;
+}
