@@ -26,6 +26,9 @@ enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual w
 enum vm_accel { VM_ACCEL_SOFT, VM_ACCEL_KVM };
 enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF }; /* meaningful with KVM only */
 
+/* How a Linux kernel is entered: as enum boot_protocol of boot/. */
+enum vm_boot { VM_BOOT_AUTO, VM_BOOT_PVH, VM_BOOT_LINUX64 };
+
 /* sockets x dies x cores x threads == maxcpus; cpus <= maxcpus. All > 0 after vm_config_topology(). */
 struct vm_smp {
     uint32_t cpus, maxcpus;
@@ -56,6 +59,7 @@ struct vm_config {
     const char *kernel;                /* path; borrowed, as every const char * here; NULL: none */
     const char *initrd;                /* path, or a Multiboot module list "FILE ARGS,FILE ARGS"; NULL: none */
     const char *append;                /* kernel command line; NULL: empty */
+    enum vm_boot boot;                 /* -machine boot= */
     const char *cpu;                   /* -cpu as given, for cpuid_model_init(); NULL: the default model */
     enum vm_accel accel[VM_ACCEL_MAX]; /* tried in this order */
     unsigned accels;

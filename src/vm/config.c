@@ -1,0 +1,252 @@
+#include "vm/config.h"
+
+#include "cpu/cpuid.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+/* What Linux takes: measured 1.9 MiB a CPU. Refused is only what can't do, less than half of that. */
+#define LINUX_CPU_KIB       1946
+#define LINUX_BASE_MIB      96
+#define IMPOSSIBLE_CPU_KIB  768
+#define IMPOSSIBLE_BASE_MIB 40
+
+void vm_config_init(struct vm_config *c)
+{
+    *c = (struct vm_config){
+        .smp = {.cpus = 1, .maxcpus = 1, .sockets = 1, .dies = 1, .cores = 1, .threads = 1},
+        .mem_size = VM_MEM_DEFAULT,
+        .accel = {VM_ACCEL_SOFT},
+        .accels = 1,
+        .debug_exit_base = 0xf4,
+        .debug_exit_size = 4,
+    };
+}
+
+void vm_config_fini(struct vm_config *c)
+{
+    free(c->apic_ids);
+    for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
+        free(c->serial[i].path);
+    *c = (struct vm_config){0};
+}
+
+/* ---- topology ---- */
+
+static void fill_topology(struct vm_smp *s)
+{
+    uint32_t packages = s->sockets ? s->sockets : 1;
+    if (!s->cores) {
+        s->sockets = packages;
+        uint64_t socket_dies = (uint64_t)packages * s->dies;
+        if (!s->threads)
+            s->threads = s->maxcpus % (socket_dies * 2) == 0 ? 2 : 1;
+        s->cores = (uint32_t)(s->maxcpus / (socket_dies * s->threads));
+    } else if (!s->sockets) {
+        s->threads = s->threads ? s->threads : 1;
+        s->sockets = (uint32_t)(s->maxcpus / ((uint64_t)s->dies * s->cores * s->threads));
+    } else if (!s->threads) {
+        s->threads = (uint32_t)(s->maxcpus / ((uint64_t)s->sockets * s->dies * s->cores));
+    }
+}
+
+int vm_config_topology(struct vm_smp *s, struct err *e)
+{
+    if (s->sockets > VM_CPUS_MAX || s->dies > VM_CPUS_MAX || s->cores > VM_CPUS_MAX || s->threads > VM_CPUS_MAX ||
+        s->cpus > VM_CPUS_MAX || s->maxcpus > VM_CPUS_MAX)
+        return err_set(e, -EINVAL, "-smp: more than %u CPUs: 15-bit destination IDs name no more", VM_CPUS_MAX);
+    s->dies = s->dies ? s->dies : 1;
+    if (!s->cpus && !s->maxcpus)
+        s->cpus = (s->sockets ? s->sockets : 1) * s->dies * (s->cores ? s->cores : 1) * (s->threads ? s->threads : 1);
+    if (!s->maxcpus)
+        s->maxcpus = s->cpus;
+    if (!s->cpus)
+        s->cpus = s->maxcpus;
+    if (s->maxcpus < s->cpus)
+        return err_set(e, -EINVAL, "-smp: maxcpus=%u is less than cpus=%u: raise maxcpus", s->maxcpus, s->cpus);
+    fill_topology(s);
+    uint64_t pairs = (uint64_t)s->cores * s->threads, dies = (uint64_t)s->sockets * s->dies;
+    if (dies > VM_CPUS_MAX || pairs > VM_CPUS_MAX || dies * pairs != s->maxcpus)
+        return err_set(
+            e, -EINVAL,
+            "-smp: sockets (%u) x dies (%u) x cores (%u) x threads (%u) is not the number of CPUs (%u): make "
+            "the product match, or leave some out",
+            s->sockets, s->dies, s->cores, s->threads, s->maxcpus);
+    return 0;
+}
+
+/* Bits that hold 0 .. n-1. */
+static unsigned width(uint32_t n)
+{
+    return n > 1 ? 32 - (unsigned)__builtin_clz(n - 1) : 0;
+}
+
+static uint32_t topology_id(const struct vm_smp *s, uint32_t i)
+{
+    uint32_t thread = i % s->threads, core = i / s->threads % s->cores;
+    uint32_t die = i / s->threads / s->cores % s->dies, socket = i / s->threads / s->cores / s->dies;
+    uint64_t id = socket;
+    id = id << width(s->dies) | die;
+    id = id << width(s->cores) | core;
+    id = id << width(s->threads) | thread;
+    return id > UINT32_MAX ? UINT32_MAX : (uint32_t)id;
+}
+
+static uint32_t id_of(const struct vm_config *c, uint32_t i)
+{
+    return c->apic_ids ? c->apic_ids[i] : topology_id(&c->smp, i);
+}
+
+void vm_config_ids(const struct vm_config *c, apic_id_t *ids)
+{
+    for (uint32_t i = 0; i < c->smp.cpus; i++)
+        ids[i] = APIC_ID(id_of(c, i));
+}
+
+uint32_t vm_config_max_id(const struct vm_config *c)
+{
+    uint32_t max = 0;
+    for (uint32_t i = 0; i < c->smp.cpus; i++)
+        max = id_of(c, i) > max ? id_of(c, i) : max;
+    return max;
+}
+
+bool vm_config_firmware_x2apic(const struct vm_config *c)
+{
+    return c->firmware_x2apic == VM_ON || (c->firmware_x2apic == VM_AUTO && vm_config_max_id(c) > 254);
+}
+
+/* ---- checks ---- */
+
+/* The list's length fits, and no ID comes twice. */
+static int check_list(const struct vm_config *c, struct err *e)
+{
+    static const char many[] = "-machine apic-ids=: it lists %u IDs, but there are %u CPUs: give as many as -smp says";
+    uint8_t seen[VM_CPUS_MAX / 8] = {0};
+    if (!c->apic_ids)
+        return 0;
+    if (c->apic_ids_n != c->smp.cpus)
+        return err_set(e, -EINVAL, many, c->apic_ids_n, c->smp.cpus);
+    for (uint32_t i = 0; i < c->apic_ids_n; i++) {
+        uint32_t id = c->apic_ids[i];
+        if (id > HEC_APIC_ID_MAX)
+            return err_set(e, -EINVAL, "-machine apic-ids=: ID %u is past %u, the largest a 15-bit destination names",
+                           id, HEC_APIC_ID_MAX);
+        if (seen[id / 8] & 1u << id % 8)
+            return err_set(e, -EINVAL, "-machine apic-ids=: ID %u comes twice: each CPU needs its own", id);
+        seen[id / 8] |= (uint8_t)(1u << id % 8);
+    }
+    return 0;
+}
+
+static bool has_id(const struct vm_config *c, uint32_t id)
+{
+    for (uint32_t i = 0; i < c->smp.cpus; i++)
+        if (id_of(c, i) == id)
+            return true;
+    return false;
+}
+
+/* Every CPU must be reachable by IPIs and by device interrupts. */
+static int check_route(const struct vm_config *c, const struct cpuid_model *m, struct err *e)
+{
+    uint32_t max = vm_config_max_id(c), n = c->smp.cpus;
+    bool x2apic = m->std1_ecx & CPUID_1_ECX_X2APIC, ext = m->kvm_features & KVM_FEATURE_EXT_DEST_ID;
+    if (max > HEC_APIC_ID_MAX)
+        return err_set(e, -EINVAL,
+                       "this topology gives APIC IDs up to %u, past %u: use fewer sockets or dies, or counts "
+                       "that are powers of two",
+                       max, HEC_APIC_ID_MAX);
+    if (max > 254 && !x2apic)
+        return err_set(e, -EINVAL,
+                       "%u CPUs with APIC IDs up to %u need x2APIC, which -cpu turns off: drop x2apic=off, or "
+                       "use no ID past 254",
+                       n, max);
+    if (max > 254 && c->firmware_x2apic == VM_OFF && id_of(c, 0) > 254)
+        return err_set(e, -EINVAL, "boot CPU with APIC ID %u can't start in xAPIC mode: drop firmware-x2apic=off",
+                       id_of(c, 0));
+    if (c->firmware_x2apic == VM_ON && !x2apic)
+        return err_set(e, -EINVAL, "-machine firmware-x2apic=on needs x2APIC, which -cpu turns off: drop one of them");
+    if (max > 255 && !ext)
+        return err_set(e, -EINVAL,
+                       "%u CPUs with APIC IDs up to %u: without extended destination IDs no interrupt reaches "
+                       "those past 255: let -cpu offer kvm-msi-ext-dest-id, or use fewer CPUs",
+                       n, max);
+    if (!ext && has_id(c, 255))
+        return err_set(e, -EINVAL,
+                       "APIC ID 255 means every CPU (the broadcast quirk) without extended destination IDs: "
+                       "let -cpu offer kvm-msi-ext-dest-id, or leave 255 out with -machine apic-ids=");
+    return 0;
+}
+
+static int check_time(const struct vm_config *c, struct err *e)
+{
+    if (c->deterministic && c->time == VM_TIME_REAL)
+        return err_set(e, -EINVAL, "-machine deterministic=on can't follow real time: drop time=real");
+    if (c->deterministic && c->workers > 1)
+        return err_set(e, -EINVAL, "-machine deterministic=on runs on one worker: drop workers=%u", c->workers);
+    if (c->workers > VM_WORKERS_MAX)
+        return err_set(e, -EINVAL, "-machine workers=%u: at most %u", c->workers, VM_WORKERS_MAX);
+    return 0;
+}
+
+static int check_accel(const struct vm_config *c, struct err *e)
+{
+    for (unsigned i = 0; i < c->accels; i++)
+        if (c->accel[i] == VM_ACCEL_SOFT)
+            return 0;
+    return err_set(e, -ENOTSUP, "-accel kvm: this version has the built-in engine only: use -accel soft or kvm:soft");
+}
+
+static int check_memory(const struct vm_config *c, struct err *e)
+{
+    if (c->mem_size < VM_MEM_MIN || c->mem_size > VM_MEM_MAX || c->mem_size % 4096)
+        return err_set(e, -EINVAL, "-m: %llu bytes: give a multiple of 4 KiB from %lluM to %lluG",
+                       (unsigned long long)c->mem_size, (unsigned long long)(VM_MEM_MIN / MIB),
+                       (unsigned long long)(VM_MEM_MAX >> 30));
+    return 0;
+}
+
+static int check_files(const struct vm_config *c, struct err *e)
+{
+    struct sockaddr_un un;
+    if (!c->kernel)
+        return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (this version has no firmware and no disks)");
+    for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
+        if (c->serial[i].kind == VM_SERIAL_UNIX && strlen(c->serial[i].path) >= sizeof un.sun_path)
+            return err_set(e, -EINVAL, "-serial unix:%s: a socket's path has at most %zu characters: use a shorter one",
+                           c->serial[i].path, sizeof un.sun_path - 1);
+    if (c->debug_exit && (!c->debug_exit_size || c->debug_exit_base + c->debug_exit_size > 0x10000))
+        return err_set(e, -EINVAL, "-device isa-debug-exit: ports %xh+%xh are not within 0-FFFFh", c->debug_exit_base,
+                       c->debug_exit_size);
+    return 0;
+}
+
+int config_check(const struct vm_config *c, struct err *e)
+{
+    struct cpuid_model m;
+    struct vm_smp smp = c->smp;
+    int rc = vm_config_topology(&smp, e);
+    if (rc || (rc = check_files(c, e)) || (rc = check_memory(c, e)) || (rc = check_time(c, e)) ||
+        (rc = check_accel(c, e)) || (rc = check_list(c, e)))
+        return rc;
+    const struct cpu_topology topo = {smp.sockets, smp.dies, smp.cores, smp.threads};
+    rc = cpuid_model_init(&m, c->cpu, &topo, c->smp.cpus, vm_config_max_id(c), e);
+    return rc ? rc : check_route(c, &m, e);
+}
+
+int config_check_linux(const struct vm_config *c, struct err *e)
+{
+    uint64_t n = c->smp.cpus;
+    if (c->mem_size >= IMPOSSIBLE_BASE_MIB * MIB + n * IMPOSSIBLE_CPU_KIB * 1024)
+        return 0;
+    return err_set(e, -ENOMEM,
+                   "-m %lluM is too little for %llu CPUs: Linux needs about 1.9 MiB a CPU and %u MiB besides: "
+                   "give -m %lluM",
+                   (unsigned long long)(c->mem_size / MIB), (unsigned long long)n, LINUX_BASE_MIB,
+                   (unsigned long long)(LINUX_BASE_MIB + n * LINUX_CPU_KIB / 1024 + 1));
+}
