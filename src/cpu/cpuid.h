@@ -20,6 +20,9 @@ struct cpuid_model {
     uint32_t std1_ecx, std1_edx;      /* leaf 1 */
     uint32_t std7_ebx, std7_ecx, std7_edx;
     uint32_t ext1_ecx, ext1_edx;      /* leaf 80000001h */
+    uint32_t std6_eax;                /* leaf 6: ARAT */
+    uint32_t ext7_edx;                /* leaf 80000007h: invariant TSC */
+    uint32_t signature;               /* leaf 1 EAX: family, model, stepping */
     uint32_t kvm_features;            /* leaf 40000001h EAX; 0 with `hypervisor` off */
     bool hypervisor;                  /* leaf 1 ECX[31] and the 4000000xh leaves */
     uint8_t phys_bits;                /* MAXPHYADDR */

@@ -454,7 +454,7 @@ enum exec_result exec_serialize(struct soft_vcpu *v, const struct insn *in)
 static enum exec_result hypercall(struct soft_vcpu *v)
 {
     struct pv *pv = v->vm->cfg.pv;
-    if (!v->vm->cfg.cpuid->hypervisor || !pv)
+    if (!v->vm->cfg.cpuid->kvm_features || !pv)
         return ud(v);
     uint64_t ret = -KVM_EPERM;
     bool yield = false;

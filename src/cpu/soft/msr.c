@@ -171,7 +171,7 @@ static bool is_apic_msr(uint32_t msr)
 static bool is_pv_msr(const struct soft_vcpu *v, uint32_t msr)
 {
     bool ours = (msr >= MSR_PV_FIRST && msr <= MSR_PV_LAST) || msr == MSR_PV_LOW_FIRST || msr == MSR_PV_LOW_LAST;
-    return ours && v->vm->cfg.pv && v->vm->cfg.cpuid->hypervisor;
+    return ours && v->vm->cfg.pv && v->vm->cfg.cpuid->kvm_features;
 }
 
 static bool value(uint64_t *out, uint64_t val, bool exists)
