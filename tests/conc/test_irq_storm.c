@@ -1,0 +1,328 @@
+/* A storm of IPIs, MSIs, level pins, EOIs, priority changes and mode changes from several threads.
+ *
+ * A request that is pending already absorbs a second one, so to count exactly every sender waits until its last request
+ * of a (vector, target) has been taken before it makes the next: then as many must arrive as were sent. A vCPU is
+ * looked at only when it has been kicked: a lost wakeup is a request that never arrives, and the end fails instead of
+ * waiting.
+ */
+#include "irq/fabric_priv.h"
+#include "irq/ioapic.h"
+#include "x86/cpu.h"
+
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define CPUS     24 /* that keep their mode and must lose nothing */
+#define FLIPPERS 8  /* that change mode, ID and logical ID all the time */
+#define THREADS  4
+#define ROUNDS   20000
+#define PATIENCE 3000000 /* yields until a missing request counts as lost */
+
+enum { VEC_FIRST = 0x30, VEC_PIN = 0xd0, VEC_NOISE = 0x21 };
+
+struct storm {
+    struct epoch epoch;
+    struct fabric *f;
+    struct ioapic *io;
+    struct remap remap;
+    apic_id_t ids[CPUS + FLIPPERS];
+    _Atomic bool attn[CPUS + FLIPPERS];
+    _Atomic uint32_t sent[THREADS][CPUS], got[THREADS][CPUS];
+    _Atomic uint32_t pin_raised[THREADS], pin_got[THREADS];
+    _Atomic uint32_t nmi_sent[CPUS], nmi_got[CPUS];
+    _Atomic unsigned finished;
+    _Atomic unsigned failures;
+};
+
+struct hand {
+    struct storm *s;
+    unsigned n;
+    int slot;
+    uint64_t seed;
+};
+
+static uint32_t below(struct hand *h, uint32_t n)
+{
+    h->seed ^= h->seed >> 12;
+    h->seed ^= h->seed << 25;
+    h->seed ^= h->seed >> 27;
+    return (uint32_t)((h->seed * UINT64_C(2685821657736338717)) >> 33) % n;
+}
+
+static void kick(void *opaque, vcpu_idx_t cpu)
+{
+    atomic_store(&((struct storm *)opaque)->attn[cpu.i], true);
+}
+
+static void wr(struct storm *s, uint32_t cpu, unsigned reg, uint64_t val)
+{
+    fabric_msr_write(s->f, VCPU_IDX(cpu), 0, MSR_X2APIC_FIRST + reg, val);
+}
+
+/* Index i belongs to thread i mod THREADS, flippers too. */
+static void take_vector(struct hand *h, uint32_t cpu)
+{
+    struct storm *s = h->s;
+    unsigned v = (unsigned)fabric_irq_take(s->f, VCPU_IDX(cpu));
+    if (v >= VEC_FIRST && v < VEC_FIRST + THREADS) {
+        atomic_fetch_add(&s->got[v - VEC_FIRST][cpu], 1);
+    } else if (v >= VEC_PIN && v < VEC_PIN + THREADS) {
+        ioapic_set_pin(s->io, 16 + v - VEC_PIN, false);
+        wr(s, cpu, APIC_EOI, 0);
+        atomic_fetch_add(&s->pin_got[v - VEC_PIN], 1);
+        return;
+    } else if (v != VEC_NOISE && v != 0xff) {
+        atomic_fetch_add(&s->failures, 1);
+    }
+    wr(s, cpu, APIC_EOI, 0);
+}
+
+static void serve(struct hand *h, uint32_t cpu)
+{
+    struct storm *s = h->s;
+    uint8_t page;
+    if (!atomic_exchange(&s->attn[cpu], false))
+        return;
+    unsigned ev = fabric_events_take(s->f, VCPU_IDX(cpu), &page);
+    if (cpu >= CPUS)
+        return;
+    if (ev & FABRIC_EV_NMI)
+        atomic_fetch_add(&s->nmi_got[cpu], 1);
+    while (fabric_irq_pending(s->f, VCPU_IDX(cpu)) >= 0)
+        take_vector(h, cpu);
+}
+
+static void serve_mine(struct hand *h)
+{
+    for (uint32_t i = h->n; i < CPUS + FLIPPERS; i += THREADS)
+        serve(h, i);
+}
+
+static bool ready(struct storm *s, unsigned sender, uint32_t cpu)
+{
+    return atomic_load(&s->sent[sender][cpu]) == atomic_load(&s->got[sender][cpu]);
+}
+
+static void send_one(struct hand *h, uint32_t cpu)
+{
+    struct storm *s = h->s;
+    uint32_t id = s->ids[cpu].id, me = h->n;
+    struct irq q = {.dest = id, .vector = (uint8_t)(VEC_FIRST + h->n), .assert_ = 1};
+    if (!ready(s, h->n, cpu))
+        return;
+    atomic_fetch_add(&s->sent[h->n][cpu], 1);
+    switch (below(h, 4)) {
+    case 0:
+        wr(s, me, APIC_ICR, (uint64_t)id << 32 | q.vector);
+        break;
+    case 1:
+        wr(s, me, APIC_ICR, (uint64_t)(id >> 4 << 16 | 1u << (id & 15)) << 32 | 0x800 | q.vector);
+        break;
+    case 2:
+        if (fabric_deliver(s->f, q) != 1)
+            atomic_fetch_add(&s->failures, 1);
+        break;
+    default:
+        remap_deliver_msi(&s->remap, fabric_port(s->f),
+                          (struct msi_msg){0xfee00000u | (id & 0xff) << 12 | (id >> 8) << 5, q.vector},
+                          REQUESTER_ID(8));
+    }
+}
+
+/* To all but self, when every one of them has taken the last. */
+static void broadcast(struct hand *h)
+{
+    struct storm *s = h->s;
+    for (uint32_t i = 0; i < CPUS; i++)
+        if (!ready(s, h->n, i))
+            return;
+    for (uint32_t i = 0; i < CPUS; i++)
+        if (i != h->n)
+            atomic_fetch_add(&s->sent[h->n][i], 1);
+    wr(s, h->n, APIC_ICR, 0xc0000u | (VEC_FIRST + h->n));
+}
+
+static void raise_pin(struct hand *h)
+{
+    struct storm *s = h->s;
+    if (atomic_load(&s->pin_raised[h->n]) != atomic_load(&s->pin_got[h->n]))
+        return;
+    atomic_fetch_add(&s->pin_raised[h->n], 1);
+    ioapic_set_pin(s->io, 16 + h->n, true);
+}
+
+static void send_nmi(struct hand *h, uint32_t cpu)
+{
+    struct storm *s = h->s;
+    if (cpu % THREADS != h->n || atomic_load(&s->nmi_sent[cpu]) != atomic_load(&s->nmi_got[cpu]))
+        return;
+    atomic_fetch_add(&s->nmi_sent[cpu], 1);
+    wr(s, h->n, APIC_ICR, (uint64_t)s->ids[cpu].id << 32 | 0x400);
+}
+
+/* Any legal walk through the modes, with IDs and logical IDs changed on the way. */
+static void flip(struct hand *h, uint32_t cpu)
+{
+    struct fabric *f = h->s->f;
+    vcpu_idx_t c = VCPU_IDX(cpu);
+    switch (below(h, 6)) {
+    case 0:
+        fabric_msr_write(f, c, 0, MSR_APIC_BASE, APIC_BASE_DEFAULT);
+        break;
+    case 1:
+        fabric_msr_write(f, c, 0, MSR_APIC_BASE, APIC_BASE_DEFAULT | APIC_BASE_EN);
+        break;
+    case 2:
+        fabric_msr_write(f, c, 0, MSR_APIC_BASE, APIC_BASE_DEFAULT | APIC_BASE_EN | APIC_BASE_EXTD);
+        break;
+    case 3:
+        fabric_mmio_write(f, c, 0, APIC_LDR << 4, below(h, 256) << 24);
+        break;
+    case 4:
+        fabric_mmio_write(f, c, 0, APIC_SVR << 4, 0x1ff);
+        wr(h->s, cpu, APIC_SVR, 0x1ff);
+        break;
+    default:
+        fabric_deliver(f, (struct irq){.dest = h->s->ids[cpu].id, .vector = VEC_NOISE, .assert_ = 1});
+        fabric_deliver(f, (struct irq){.dest = h->s->ids[cpu].id, .mode = IRQ_INIT, .assert_ = 1});
+    }
+}
+
+static void one_round(struct hand *h)
+{
+    struct storm *s = h->s;
+    uint32_t mine = h->n + THREADS * below(h, CPUS / THREADS);
+    switch (below(h, 8)) {
+    case 0:
+        broadcast(h);
+        break;
+    case 1:
+        raise_pin(h);
+        break;
+    case 2:
+        send_nmi(h, below(h, CPUS));
+        break;
+    case 3:
+        fabric_cr8_set(s->f, VCPU_IDX(mine), 15);
+        serve_mine(h);
+        fabric_cr8_set(s->f, VCPU_IDX(mine), 0);
+        break;
+    case 4:
+        flip(h, CPUS + h->n + THREADS * below(h, FLIPPERS / THREADS));
+        break;
+    default:
+        send_one(h, below(h, CPUS));
+    }
+}
+
+static bool all_arrived(struct storm *s)
+{
+    for (unsigned t = 0; t < THREADS; t++) {
+        if (atomic_load(&s->pin_raised[t]) != atomic_load(&s->pin_got[t]))
+            return false;
+        for (uint32_t i = 0; i < CPUS; i++)
+            if (!ready(s, t, i))
+                return false;
+    }
+    return true;
+}
+
+static void *run(void *opaque)
+{
+    struct hand *h = opaque;
+    struct storm *s = h->s;
+    for (unsigned k = 0; k < ROUNDS; k++) {
+        epoch_enter(&s->epoch, h->slot);
+        serve_mine(h);
+        one_round(h);
+        epoch_leave(&s->epoch, h->slot);
+    }
+    atomic_fetch_add(&s->finished, 1);
+    for (unsigned k = 0; k < PATIENCE; k++) {
+        bool last = atomic_load(&s->finished) == THREADS && all_arrived(s);
+        epoch_enter(&s->epoch, h->slot);
+        serve_mine(h);
+        epoch_leave(&s->epoch, h->slot);
+        if (last)
+            break;
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void storm_init(struct storm *s)
+{
+    struct err e = {""};
+    for (uint32_t i = 0; i < CPUS + FLIPPERS; i++)
+        s->ids[i] = APIC_ID(3 + i * 37 + (i > 12 ? 20000 : 0));
+    epoch_init(&s->epoch);
+    struct fabric_config c = {.vcpus = CPUS + FLIPPERS,
+                              .ids = s->ids,
+                              .firmware_x2apic = true,
+                              .x2apic = true,
+                              .ext_dest_id = true,
+                              .kick = kick,
+                              .kick_opaque = s,
+                              .epoch = &s->epoch};
+    assert_int_equal(fabric_create(&c, &s->f, &e), 0);
+    remap_init(&s->remap, true);
+    struct ioapic_config ic = {.ext_dest_id = true, .remap = &s->remap, .port = fabric_port(s->f)};
+    assert_int_equal(ioapic_create(&ic, &s->io, &e), 0);
+    fabric_set_eoi(s->f, ioapic_eoi, s->io);
+    for (uint32_t i = 0; i < CPUS + FLIPPERS; i++)
+        wr(s, i, APIC_SVR, 0x1ff);
+    for (unsigned t = 0; t < THREADS; t++) {
+        uint32_t dest = s->ids[(t * 7 + 1) % CPUS].id, pin = 16 + t;
+        ioapic_bus_ops.write(s->io, IOAPIC_REGSEL, 4, 0x11 + 2 * pin);
+        ioapic_bus_ops.write(s->io, IOAPIC_WINDOW, 4, (dest & 0xff) << 24 | (dest >> 8) << 17);
+        ioapic_bus_ops.write(s->io, IOAPIC_REGSEL, 4, 0x10 + 2 * pin);
+        ioapic_bus_ops.write(s->io, IOAPIC_WINDOW, 4, 0x8000 | (VEC_PIN + t));
+    }
+}
+
+static void check(struct storm *s)
+{
+    uint64_t total = 0;
+    assert_int_equal(atomic_load(&s->failures), 0);
+    for (unsigned t = 0; t < THREADS; t++) {
+        assert_int_equal(atomic_load(&s->pin_got[t]), atomic_load(&s->pin_raised[t]));
+        for (uint32_t i = 0; i < CPUS; i++) {
+            assert_int_equal(atomic_load(&s->got[t][i]), atomic_load(&s->sent[t][i]));
+            total += atomic_load(&s->sent[t][i]);
+        }
+    }
+    for (uint32_t i = 0; i < CPUS; i++)
+        assert_int_equal(atomic_load(&s->nmi_got[i]), atomic_load(&s->nmi_sent[i]));
+    assert_true(total > THREADS * ROUNDS / 20); /* it was a storm */
+}
+
+static void nothing_is_lost_and_nothing_comes_twice(void **state)
+{
+    struct storm *s = calloc(1, sizeof *s);
+    struct hand hands[THREADS];
+    pthread_t t[THREADS];
+    storm_init(s);
+    for (unsigned i = 0; i < THREADS; i++) {
+        hands[i] = (struct hand){.s = s, .n = i, .slot = epoch_slot(&s->epoch), .seed = 0x1234567 + i};
+        assert_int_equal(pthread_create(&t[i], NULL, run, &hands[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(t[i], NULL);
+    check(s);
+    ioapic_destroy(s->io);
+    fabric_destroy(s->f);
+    epoch_fini(&s->epoch);
+    free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_lost_and_nothing_comes_twice)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
