@@ -1,0 +1,69 @@
+/* Machines whose tables are tested. */
+#ifndef TEST_ACPI_SHAPES_H
+#define TEST_ACPI_SHAPES_H
+
+#include "acpi/acpi.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct shape {
+    struct acpi_config c;
+    apic_id_t *ids;
+    uint32_t *node;
+    struct acpi_memory mem[4];
+};
+
+static uint32_t shape_id(const char *name, uint32_t i)
+{
+    if (!strcmp(name, "sparse300"))
+        return i ? 255 + i : 0; /* 0,256-554 */
+    if (!strcmp(name, "numa"))
+        return i * 7 + (i > 100 ? 20000 : 0);
+    return i;
+}
+
+static int shape_init(struct shape *s, const char *name)
+{
+    static const struct {
+        const char *name;
+        uint32_t cpus, nodes;
+    } known[] = {{"one", 1, 1}, {"sparse300", 300, 1}, {"big8192", 8192, 1}, {"numa", 512, 4}};
+    unsigned k = 0;
+    while (k < 4 && strcmp(known[k].name, name))
+        k++;
+    if (k == 4)
+        return -1;
+    uint32_t n = known[k].cpus;
+    s->ids = calloc(n, sizeof *s->ids);
+    s->node = calloc(n, sizeof *s->node);
+    for (uint32_t i = 0; i < n; i++) {
+        s->ids[i] = APIC_ID(shape_id(name, n - 1 - i)); /* descending: an index is no ID */
+        s->node[i] = i % known[k].nodes;
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        s->mem[i] = (struct acpi_memory){{i * UINT64_C(0x40000000), 0x40000000}, i};
+    s->c = (struct acpi_config){.cpus = n,
+                                .ids = s->ids,
+                                .cpu_node = s->node,
+                                .nodes = known[k].nodes,
+                                .mem = s->mem,
+                                .mems = known[k].nodes,
+                                .physical_destination = n > 1,
+                                .ioapic_id = 0,
+                                .ioapic_gpa = 0xfec00000,
+                                .sci_gsi = 9,
+                                .pm_base = 0x600,
+                                .smi_cmd = 0xb2,
+                                .acpi_enable = 2,
+                                .acpi_disable = 3,
+                                .s5_typ = 0,
+                                .reset_port = 0xcf9,
+                                .reset_value = 0xf,
+                                .serial = true,
+                                .pci32 = {0xe0000000, 0x1ec00000},
+                                .pci64 = {UINT64_C(0x800000000), UINT64_C(0x800000000)}};
+    return 0;
+}
+
+#endif
