@@ -1,6 +1,7 @@
 #include "dev/chardev_priv.h"
 
 #include "base/bits.h"
+#include "base/suggest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -133,7 +134,9 @@ int chardev_open_backend(struct chardev *c, const char *spec, struct err *e)
         return open_file(c, spec + 5, e);
     if (strncmp(spec, "unix:", 5) == 0)
         return open_unix_spec(c, spec + 5, e);
-    return err_set(e, -EINVAL, "-serial: unknown backend '%s' (stdio, file:PATH, null, pty, unix:PATH)", spec);
+    static const char *const known[] = {"stdio", "file:PATH", "null", "pty", "unix:PATH"};
+    return err_set(e, -EINVAL, "-serial: unknown backend '%s': did you mean '%s'?", spec,
+                   suggest_nearest(spec, known, ARRAY_SIZE(known)));
 }
 
 void chardev_close_backend(struct chardev *c)
