@@ -31,7 +31,7 @@ void vm_config_fini(struct vm_config *c)
 {
     free(c->apic_ids);
     for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
-        free(c->serial[i].path);
+        free(c->serial[i].spec);
     *c = (struct vm_config){0};
 }
 
@@ -54,14 +54,24 @@ static void fill_topology(struct vm_smp *s)
     }
 }
 
+static int too_many(struct err *e)
+{
+    return err_set(e, -EINVAL, "-smp: more than %u CPUs: 15-bit destination IDs name no more", VM_CPUS_MAX);
+}
+
 int vm_config_topology(struct vm_smp *s, struct err *e)
 {
     if (s->sockets > VM_CPUS_MAX || s->dies > VM_CPUS_MAX || s->cores > VM_CPUS_MAX || s->threads > VM_CPUS_MAX ||
         s->cpus > VM_CPUS_MAX || s->maxcpus > VM_CPUS_MAX)
-        return err_set(e, -EINVAL, "-smp: more than %u CPUs: 15-bit destination IDs name no more", VM_CPUS_MAX);
+        return too_many(e);
     s->dies = s->dies ? s->dies : 1;
-    if (!s->cpus && !s->maxcpus)
-        s->cpus = (s->sockets ? s->sockets : 1) * s->dies * (s->cores ? s->cores : 1) * (s->threads ? s->threads : 1);
+    if (!s->cpus && !s->maxcpus) {
+        uint64_t packages = (uint64_t)(s->sockets ? s->sockets : 1) * s->dies;
+        uint64_t pairs = (uint64_t)(s->cores ? s->cores : 1) * (s->threads ? s->threads : 1);
+        if (packages > VM_CPUS_MAX || pairs > VM_CPUS_MAX || packages * pairs > VM_CPUS_MAX)
+            return too_many(e);
+        s->cpus = (uint32_t)(packages * pairs);
+    }
     if (!s->maxcpus)
         s->maxcpus = s->cpus;
     if (!s->cpus)
@@ -217,9 +227,9 @@ static int check_files(const struct vm_config *c, struct err *e)
     if (!c->kernel)
         return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (this version has no firmware and no disks)");
     for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
-        if (c->serial[i].kind == VM_SERIAL_UNIX && strlen(c->serial[i].path) >= sizeof un.sun_path)
-            return err_set(e, -EINVAL, "-serial unix:%s: a socket's path has at most %zu characters: use a shorter one",
-                           c->serial[i].path, sizeof un.sun_path - 1);
+        if (c->serial[i].kind == VM_SERIAL_UNIX && strlen(c->serial[i].spec) >= sizeof un.sun_path + strlen("unix:"))
+            return err_set(e, -EINVAL, "-serial %s: a socket's path has at most %zu characters: use a shorter one",
+                           c->serial[i].spec, sizeof un.sun_path - 1);
     if (c->debug_exit && (!c->debug_exit_size || c->debug_exit_base + c->debug_exit_size > 0x10000))
         return err_set(e, -EINVAL, "-device isa-debug-exit: ports %xh+%xh are not within 0-FFFFh", c->debug_exit_base,
                        c->debug_exit_size);

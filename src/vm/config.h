@@ -39,9 +39,7 @@ enum vm_serial_kind { VM_SERIAL_NULL, VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL
 
 struct vm_serial {
     enum vm_serial_kind kind;
-    char *path;  /* FILE and UNIX; owned by the config */
-    bool server; /* UNIX: listen, instead of connecting */
-    bool wait;   /* UNIX server: the machine starts only once somebody has connected */
+    char *spec; /* for chardev_config.spec: "stdio", "file:PATH", "pty", "unix:PATH"; owned; NULL: "null" */
 };
 
 /* Progress of a machine, as the status line shows it. */
