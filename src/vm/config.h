@@ -85,7 +85,8 @@ struct vm_config {
     uint32_t trace_mask;    /* enum trace_cat */
     const char *trace_file; /* NULL: standard error */
 
-    /* Called now and then (about ten times a second) on the thread that called vm_run(); NULL: not wanted. */
+    /* Called about ten times a second on the thread that called vm_run(); NULL: not wanted. With `s` NULL before vm/
+     * writes a message of its own to standard error, so that the status line can make way. */
     void (*progress)(void *opaque, const struct vm_stats *s);
     void *progress_opaque;
 };

@@ -1,0 +1,35 @@
+/* Inside the option parser. */
+#ifndef HEC_CLI_OPTIONS_PRIV_H
+#define HEC_CLI_OPTIONS_PRIV_H
+
+#include "cli/keyval.h"
+#include "cli/options.h"
+
+#define OPTION_DONE 1 /* returned by a handler that printed something */
+
+struct options {
+    struct vm_config *cfg;
+    FILE *out;
+    bool smp_given;
+    unsigned serials;
+};
+
+typedef int option_fn(struct options *o, const char *arg, struct err *e);
+
+struct option_def {
+    const char *name; /* without the dash; a heading of -h when `fn` is NULL */
+    const char *arg;  /* NULL: takes none */
+    option_fn *fn;
+    const char *help; /* lines for -h; NULL: not listed */
+};
+
+/* opt_machine.c */
+option_fn opt_machine, opt_accel, opt_smp, opt_memory, opt_cpu, opt_enable_kvm;
+/* opt_device.c */
+option_fn opt_serial, opt_device, opt_name, opt_trace, opt_trace_file, opt_nographic;
+/* help.c: names and explanations in columns that fit 80. */
+void help_options(FILE *out, const struct option_def *defs, size_t n);
+void help_props(FILE *out, const struct prop *props, size_t n);
+void help_item(FILE *out, const char *head, const char *text);
+
+#endif
