@@ -248,6 +248,9 @@ bool sse_mem_store(struct soft_vcpu *v, const struct insn *in, const void *src, 
 
 /* ---- MXCSR ---- */
 
+/* The host runs masked whatever the guest unmasked. That shows in sticky flags beside an unmasked exception only: PE
+ * may be set with an unmasked #O or #U where hardware, which would have tried a wider exponent, found the result exact;
+ * and DPPS and DPPD, several operations in one, are taken for a single one. */
 void sse_fp_begin(struct soft_vcpu *v)
 {
     uint32_t m = v->st.fx.mxcsr;

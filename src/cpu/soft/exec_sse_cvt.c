@@ -9,7 +9,7 @@ typedef uint32_t compare_fn(const void *a, const void *b);
 to_int_fn sse_cvtss2si32, sse_cvtss2si64, sse_cvtsd2si32, sse_cvtsd2si64;
 to_int_fn sse_cvttss2si32, sse_cvttss2si64, sse_cvttsd2si32, sse_cvttsd2si64;
 from_int_fn sse_cvtsi2ss32, sse_cvtsi2ss64, sse_cvtsi2sd32, sse_cvtsi2sd64;
-sse_fn sse_cvtps2pi, sse_cvtpd2pi, sse_cvttps2pi, sse_cvttpd2pi, sse_cvtpi2ps;
+sse_fn sse_cvtps2pi, sse_cvtpd2pi, sse_cvttps2pi, sse_cvttpd2pi;
 compare_fn sse_comiss, sse_ucomiss, sse_comisd, sse_ucomisd, sse_ptest;
 
 static unsigned rex_w(const struct insn *in)
@@ -60,28 +60,26 @@ enum exec_result sse_cvt_from_int(struct soft_vcpu *v, const struct insn *in)
     return EXEC_OK;
 }
 
-/* CVTPI2PS, CVTPI2PD. The latter is exact, so CVTDQ2PD serves; with a memory operand it leaves the x87 state alone. */
+/* CVTPI2PS, CVTPI2PD, as CVTDQ2PS and CVTDQ2PD of two integers and two zeros. A memory operand leaves the x87 state
+ * alone. */
 enum exec_result sse_cvt_from_mmx(struct soft_vcpu *v, const struct insn *in)
 {
-    uint8_t buf[16], r[16];
-    const uint8_t *s = buf;
-    bool dbl = in->prefix == 1, mmx = !dbl || !is_mem(in);
-    if (!sse_check(v) || (mmx && !mmx_check(v)) || (is_mem(in) && !sse_mem_src(v, in, 8, false, buf)))
+    uint8_t buf[16] = {0}, r[16];
+    if (!sse_check(v) || !(is_mem(in) ? sse_mem_src(v, in, 8, false, buf) != NULL : mmx_check(v)))
         return EXEC_FAULT;
-    if (mmx)
+    if (!is_mem(in)) {
         fpu_mmx_begin(v);
-    if (!is_mem(in))
-        s = mm(v, in->rm);
-    if (dbl) {
-        sse_stub_1_2_e6(xmm(v, in->reg), s);
+        memcpy(buf, mm(v, in->rm), 8);
+    }
+    if (in->prefix == 1) {
+        sse_stub_1_2_e6(xmm(v, in->reg), buf);
         return EXEC_OK;
     }
-    memcpy(r, xmm(v, in->reg), 16);
     sse_fp_begin(v);
-    sse_cvtpi2ps(r, s);
+    sse_stub_1_0_5b(r, buf);
     if (!sse_fp_end(v, false))
         return EXEC_FAULT;
-    memcpy(xmm(v, in->reg), r, 16);
+    memcpy(xmm(v, in->reg), r, 8);
     return EXEC_OK;
 }
 

@@ -169,12 +169,6 @@ to_mmx sse_cvtps2pi, cvtps2pi
 to_mmx sse_cvtpd2pi, cvtpd2pi
 to_mmx sse_cvttps2pi, cvttps2pi
 to_mmx sse_cvttpd2pi, cvttpd2pi
-func sse_cvtpi2ps
-	movups (%rdi), %xmm0
-	movq (%rsi), %mm1
-	cvtpi2ps %mm1, %xmm0
-	movups %xmm0, (%rdi)
-	ret
 
 /* void sse_pcmpXstrY(struct sse_strcmp *s, const void *src, unsigned imm8): registers in and out through *s. */
 .macro string_compare name, op

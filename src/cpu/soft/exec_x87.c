@@ -98,20 +98,18 @@ static unsigned run_slot(struct soft_vcpu *v, slot_fn *slot, void *operand)
 
 /* ---- register forms ---- */
 
-/* FCMOVcc reads RFLAGS, FCOMI and its kin write them (and clear OF, SF, AF). */
+/* FCMOVcc reads RFLAGS, FCOMI and its kin write them: OF, SF and AF become 0. Whether an unmasked #I keeps them is the
+ * host's choice. */
 static enum exec_result run_with_flags(struct soft_vcpu *v, const struct insn *in, slot_fn *slot)
 {
-    uint32_t flags = (uint32_t)flags_get(v) & 0xff;
-    bool sets = in->modrm >= 0xe0;
-    unsigned raised = 0;
+    uint32_t flags = (uint32_t)(flags_get(v) & RF_ARITH);
     fpu_load(v);
     if (all_masked(v))
-        flags = x87_call_flags(slot, flags);
+        flags = x87_call_flags(slot, flags & 0xff);
     else
-        raised = run_unmasked(v, slot, NULL, &flags);
-    /* An unmasked invalid operand or denormal leaves RFLAGS alone. */
-    if (sets && !raised)
-        flags_put(v, flags & (RF_ZF | RF_PF | RF_CF));
+        run_unmasked(v, slot, NULL, &flags);
+    if (in->modrm >= 0xe0)
+        flags_put(v, flags);
     return EXEC_OK;
 }
 

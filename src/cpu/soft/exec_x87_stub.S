@@ -54,7 +54,7 @@ x87_call_flags:
 	ret
 
 /* void x87_call_unmasked(void (*slot)(void *), void *operand, const uint16_t *fcw, uint32_t flags, struct x87_env *out):
- * under a control word with unmasked exceptions. The slot is the only waiting instruction in between, and FNSTENV masks
+ * with all arithmetic flags of `flags`, under a control word with unmasked exceptions. The slot is the only waiting instruction in between, and FNSTENV masks
  * everything before the next one, so an exception becomes ES in out->fsw and never #MF. */
 	.balign 16
 	.globl x87_call_unmasked
@@ -65,14 +65,14 @@ x87_call_unmasked:
 	movq %r8, %rbx
 	movq %rdi, %r9
 	movq %rsi, %rdi
-	movl %ecx, %eax
-	movb %al, %ah
-	sahf
 	fldcw (%rdx)
+	movl %ecx, %ecx
+	pushq %rcx
+	popfq
 	call *%r9
+	pushfq
 	fnstenv (%rbx)
-	lahf
-	movzbl %ah, %eax
+	popq %rax
 	popq %rbx
 	ret
 

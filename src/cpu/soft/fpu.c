@@ -28,21 +28,18 @@ void fpu_leave(struct soft_vcpu *v)
 void fpu_sync(struct soft_vcpu *v)
 {
     struct fx_image img;
-    if (v->x87 != X87_LIVE)
-        return;
-    __asm__ volatile("fxsave64 %0" : "=m"(img));
-    v->st.fx.ftw_abridged = img.b[4];
-    memcpy(v->st.fx.st, img.b + FX_ST, FX_ST_BYTES);
+    if (v->x87 == X87_LIVE) {
+        __asm__ volatile("fxsave64 %0" : "=m"(img));
+        v->st.fx.ftw_abridged = img.b[4];
+        memcpy(v->st.fx.st, img.b + FX_ST, FX_ST_BYTES);
+    }
     v->st.fx.fsw = fpu_fsw(v);
 }
 
 void fpu_to_mem(struct soft_vcpu *v)
 {
-    if (v->x87 != X87_LIVE)
-        return;
     fpu_sync(v);
-    v->x87 = X87_MEM;
-    __asm__ volatile("fninit");
+    fpu_discard(v);
 }
 
 void fpu_discard(struct soft_vcpu *v)

@@ -58,7 +58,7 @@ static inline void ram_copy(void *dst, const void *src, unsigned size)
         ram_copy2(dst, src);
         break;
     default:
-        memcpy(dst, src, size);
+        guest_st(dst, 1, guest_ld(src, 1));
     }
 }
 
