@@ -39,6 +39,7 @@ static void real_mode_stack_wraps_and_odd_pointer_shuts_down(void **state)
 static void real_mode_ivt_limit_ends_in_shutdown(void **state)
 {
     struct rig *r = *state;
+    rig_watch_exit(r);
     rig_real(r);
     r->v->st.idtr.limit = 0x1f;
     assert_false(event_deliver_interrupt(r->v, 0x21));
@@ -190,6 +191,7 @@ static void unreachable_double_fault_shuts_down_with_state_intact(void **state)
 {
     struct rig *r = *state;
     struct cpu_state before;
+    rig_watch_exit(r);
     rig_protected(r, 0);
     rig_idt32(r, VEC_GP, K_CODE32, A_INT32 & ~0x80);
     rig_idt32(r, VEC_DF, K_CODE32, A_INT32 & ~0x80);
@@ -430,6 +432,7 @@ static void interrupt_waits_for_if_and_shadow(void **state)
 static void halt_ends_with_a_deliverable_interrupt_only(void **state)
 {
     struct rig *r = *state;
+    rig_watch_exit(r);
     rig_protected(r, 0);
     apic_on(r, r->v);
     r->v->st.activity = CPU_HALTED;
@@ -470,6 +473,7 @@ static void nmi_is_held_back_until_iret(void **state)
 static void tpause_ends_at_its_deadline_or_by_a_masked_interrupt(void **state)
 {
     struct rig *r = *state;
+    rig_watch_exit(r);
     rig_protected(r, 0);
     apic_on(r, r->v);
     r->v->st.rflags &= ~RF_IF;
@@ -487,6 +491,7 @@ static void init_and_sipi_start_the_other_cpu(void **state)
 {
     struct rig *r = *state;
     struct cpu_state *s = &r->other->st;
+    rig_watch_exit(r);
     assert_int_equal(s->activity, CPU_WAIT_SIPI);
     assert_false(event_service(r->other));
     assert_int_equal(r->run.exit, CPU_EXIT_HALT);
@@ -524,6 +529,7 @@ static void init_restarts_the_boot_cpu_at_the_reset_vector(void **state)
 static void triple_fault_stays_shut_down(void **state)
 {
     struct rig *r = *state;
+    rig_watch_exit(r);
     rig_protected(r, 0);
     r->v->fault = (struct fault){.kind = FAULT_SHUTDOWN};
     assert_false(event_deliver_fault(r->v));

@@ -132,7 +132,7 @@ static void bad_segments_fault_in_the_new_task(void **state)
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         setup(r, 0);
         tss32(r, RIG_TSS2, cases[i].cs, cases[i].ss, cases[i].data);
-        assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_FAULT);
+        assert_false(task_switch(r->v, S_TSS2, TASK_JMP, RIG_CODE + 7, false, 0));
         assert_fault(r, cases[i].vec, cases[i].err);
         assert_int_equal(r->v->st.seg[SEG_TR].sel, S_TSS2);
         assert_int_equal(r->v->st.rip, NEW_EIP);
@@ -152,7 +152,7 @@ static void ldt_of_the_new_task_is_checked(void **state)
     assert_int_equal(r->v->st.seg[SEG_DS].base, 0x1000);
     setup(r, 0);
     st16(rig_at(r, RIG_TSS2 + 0x60), K_DATA);
-    assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_FAULT);
+    assert_false(task_switch(r->v, S_TSS2, TASK_JMP, RIG_CODE + 7, false, 0));
     assert_fault(r, VEC_TS, K_DATA);
 }
 
@@ -198,11 +198,26 @@ static void trap_bit_is_a_debug_trap_before_the_first_instruction(void **state)
     struct rig *r = *state;
     setup(r, 0);
     st32(rig_at(r, RIG_TSS2 + 0x64), 1);
-    assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_FAULT);
-    assert_int_equal(r->v->fault.vector, VEC_DB);
+    assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_JUMP);
+    assert_int_equal(r->v->st.rip, rig_handler(VEC_DB));
     assert_true(r->v->st.dr[6] & DR6_BT);
-    assert_true(event_deliver_fault(r->v));
     assert_int_equal(rig_u32(r, NEW_ESP - 12), NEW_EIP);
+}
+
+/* The new task has no usable SS, so its #TS has nowhere to go but a task of its own; without one: shutdown. */
+static void fault_of_the_new_task_is_delivered_in_it(void **state)
+{
+    struct rig *r = *state;
+    setup(r, 0);
+    tss32(r, RIG_TSS2, K_CODE32, K_DATA, K_XCODE);
+    assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_JUMP);
+    assert_int_equal(r->v->st.rip, rig_handler(VEC_TS));
+    assert_int_equal(rig_u32(r, NEW_ESP - 16), K_XCODE);
+    assert_int_equal(rig_u32(r, NEW_ESP - 12), NEW_EIP);
+    setup(r, 0);
+    tss32(r, RIG_TSS2, K_CODE32, 0, K_DATA);
+    assert_int_equal(RIG_EXEC(r, jmpf, JMP_TSS2), EXEC_LEAVE);
+    assert_int_equal(r->v->st.activity, CPU_SHUTDOWN);
 }
 
 static void sixteen_bit_task_and_back(void **state)
@@ -286,6 +301,7 @@ int main(void)
         RIG_TEST(double_fault_task_saves_a_broken_kernel),
         RIG_TEST(busy_task_gate_is_gp_with_ext),
         RIG_TEST(trap_bit_is_a_debug_trap_before_the_first_instruction),
+        RIG_TEST(fault_of_the_new_task_is_delivered_in_it),
         RIG_TEST(sixteen_bit_task_and_back),
         RIG_TEST(task_in_virtual_8086_mode),
         RIG_TEST(page_fault_on_the_new_tss_belongs_to_the_old_task),

@@ -158,7 +158,7 @@ static void null_v86_segments(struct soft_vcpu *v)
 
 static bool deliver_task(struct soft_vcpu *v, const struct event *e, const struct gate *g)
 {
-    struct task_args a = {g->sel, TASK_GATE, e->ret, e->flags, e->has_error, e->error};
+    struct task_args a = {g->sel, TASK_GATE, e->ret, e->flags, e->has_error, e->error, false};
     return task_switch_to(v, &a);
 }
 

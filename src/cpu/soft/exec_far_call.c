@@ -161,8 +161,8 @@ static enum exec_result transfer_gate(struct soft_vcpu *v, const struct far_ptr 
 
 static enum exec_result transfer_task(struct soft_vcpu *v, uint16_t tss, bool call)
 {
-    struct task_args a = {tss, call ? TASK_CALL : TASK_JMP, v->next_rip, flags_get(v), false, 0};
-    return task_switch_to(v, &a) ? EXEC_JUMP : EXEC_FAULT;
+    struct task_args a = {tss, call ? TASK_CALL : TASK_JMP, v->next_rip, flags_get(v), false, 0, false};
+    return task_transfer(v, &a);
 }
 
 /* Gates and TSSs: types the mode knows, reachable from CPL and RPL. */

@@ -198,8 +198,8 @@ static enum exec_result iret_task(struct soft_vcpu *v)
         return fault_gp0(v);
     if (!lin_read(v, (uint32_t)v->st.seg[SEG_TR].base, &link, 2, ACC_READ | ACC_SUPER))
         return EXEC_FAULT;
-    struct task_args a = {link, TASK_IRET, v->next_rip, flags_get(v), false, 0};
-    return task_switch_to(v, &a) ? EXEC_JUMP : EXEC_FAULT;
+    struct task_args a = {link, TASK_IRET, v->next_rip, flags_get(v), false, 0, false};
+    return task_transfer(v, &a);
 }
 
 /* SDM 3A, "Handling Multiple NMIs": NMIs are let in again even if the IRET itself faults. */

@@ -199,9 +199,12 @@ struct task_args {
     uint64_t flags;    /* its EFLAGS image */
     bool has_error;
     uint32_t error;
+    bool committed; /* out: a fault is the new task's */
 };
 
-bool task_switch_to(struct soft_vcpu *v, const struct task_args *a);
+bool task_switch_to(struct soft_vcpu *v, struct task_args *a);
+/* For executors: st.rip after a fault of the new task is not the instruction's, so such a fault is delivered here. */
+enum exec_result task_transfer(struct soft_vcpu *v, struct task_args *a);
 
 /* ---- exec_far.c ---- */
 

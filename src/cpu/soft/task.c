@@ -245,13 +245,14 @@ static bool push_error(struct soft_vcpu *v, const struct task_args *a, bool wide
     return true;
 }
 
-bool task_switch_to(struct soft_vcpu *v, const struct task_args *a)
+bool task_switch_to(struct soft_vcpu *v, struct task_args *a)
 {
     struct new_task t = {0};
     gva_t old_desc = 0;
     if (!find_task(v, a, &t) || !probe(v, a, &t, &old_desc))
         return false;
     trace(v->vm->cfg.trace, TRACE_CPU, "cpu%u: task switch %04x -> %04x", v->idx.i, v->st.seg[SEG_TR].sel, a->sel);
+    a->committed = true;
     if (!commit(v, a, &t, old_desc))
         return false;
     bool ok = load_segments(v);
@@ -268,6 +269,18 @@ bool task_switch_to(struct soft_vcpu *v, const struct task_args *a)
 bool task_switch(struct soft_vcpu *v, uint16_t tss_sel, enum task_source why, uint64_t next_rip, bool has_error,
                  uint32_t error)
 {
-    struct task_args a = {tss_sel, why, next_rip, flags_get(v), has_error, error};
+    struct task_args a = {tss_sel, why, next_rip, flags_get(v), has_error, error, false};
     return task_switch_to(v, &a);
+}
+
+enum exec_result task_transfer(struct soft_vcpu *v, struct task_args *a)
+{
+    if (task_switch_to(v, a))
+        return EXEC_JUMP;
+    if (!a->committed)
+        return EXEC_FAULT;
+    if (event_deliver_fault(v))
+        return EXEC_JUMP;
+    v->next_rip = v->st.rip;
+    return EXEC_LEAVE;
 }
