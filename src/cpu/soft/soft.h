@@ -29,6 +29,7 @@
 struct soft_vm;
 struct soft_vcpu;
 struct block;
+struct uop;
 
 /* ---- results ---- */
 
@@ -118,12 +119,13 @@ struct soft_vcpu {
 
     /* Lazy arithmetic flags: flags_get() folds them into rflags. cc_op == CC_RFLAGS: st.rflags has them. */
     uint64_t cc_dst, cc_src; /* (v) */
-    uint32_t cc_op;          /* (v) enum cc_op of flags.h */
+    uint32_t cc_op;          /* (v) enum cc_kind of flags.h, and log2 of the size << 8 */
 
     uint32_t mode;           /* (v) enum mode_bits, kept by mode_update() */
     struct tlb_bank *tlb;    /* (v) tlb_select(v): the CPL's bank, or one that never hits */
-    int64_t budget;          /* (v) instructions left; below 0: leave */
+    int64_t budget;          /* (v) instructions left in the time slice; the current block's are already taken off */
     uint64_t rip_bias;       /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
+    uint64_t jump_key;       /* (v) what a valid jump-cache entry carries: generation << 8 | mode */
     struct block *cur;       /* (v) block being executed */
     uint64_t next_rip;       /* (v) for executors */
     bool smc;                /* (v) a store hit translated code: end the block after this instruction */
@@ -140,7 +142,13 @@ struct soft_vcpu {
     uint32_t db_hits;        /* (v) data and I/O breakpoints this instruction met, as DR6[3:0]: raise #DB after it */
 
     uint64_t entry_now;      /* (v) guest ns at vcpu_run() */
-    int64_t entry_budget;    /* (v) budget at vcpu_run(): executed = entry_budget - budget (- rest of block) */
+    int64_t entry_budget;    /* (v) budget at vcpu_run(): executed = entry_budget - reserve - budget - block_left */
+    int64_t reserve;         /* (v) the part of the budget behind the time slice's end */
+    uint32_t block_left;     /* (v) instructions of the current block not yet executed, while a slow path runs */
+    uint32_t cache_gen;      /* (v) generation of the block cache that the jump cache was filled from */
+    uint64_t tmp;            /* (v) a slow path's result, so that handlers take no address of a local */
+    uint8_t stop;            /* (v) run.c: why the handlers came back to the dispatcher */
+    const struct uop *patch; /* (v) run.c: the jump that wants to be linked to the block found next, or NULL */
     struct cpu_run *run;     /* (v) while in vcpu_run() */
 
     uint64_t tpause_until;   /* (v) guest ns, 0: not in TPAUSE */
