@@ -8,13 +8,25 @@ static inline struct lapic *lapic_of(struct fabric *f, vcpu_idx_t cpu)
     return &f->lapic[cpu.i];
 }
 
-/* After anything that can have made an interrupt deliverable: have the engine ask again. Not after a mere question, or
- * an interrupt held back by IF = 0 would have it ask at every instruction. */
+/* Whether the engine has something to take, could it take it. */
+static bool deliverable(const struct lapic *l)
+{
+    uint32_t ev = atomic_load_explicit(&l->events, memory_order_relaxed);
+    return ev & (LAPIC_EV_PUBLIC | LAPIC_EV_INNER) || lapic_pending(l) >= 0 || lapic_extint(l);
+}
+
+/* After a write, which can make an interrupt deliverable: have the engine ask again. */
 static void repoll(struct fabric *f, vcpu_idx_t cpu)
 {
-    struct lapic *l = lapic_of(f, cpu);
-    if (atomic_load_explicit(&l->events, memory_order_relaxed) & 0xff || lapic_pending(l) >= 0 || lapic_extint(l))
+    if (deliverable(lapic_of(f, cpu)))
         fabric_kick(f, cpu);
+}
+
+/* After a read, which seldom does, and was maybe made while an interrupt is held back by IF = 0. */
+static void repoll_if_new(struct fabric *f, vcpu_idx_t cpu, bool was)
+{
+    if (!was)
+        repoll(f, cpu);
 }
 
 static void apply(struct fabric *f, vcpu_idx_t cpu, struct lapic_effect fx)
@@ -41,8 +53,9 @@ uint32_t fabric_mmio_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32
     struct lapic *l = lapic_of(f, cpu);
     if (l->mode != LAPIC_XAPIC)
         return 0xffffffffu;
+    bool was = deliverable(l);
     uint32_t val = lapic_read(l, now, off);
-    repoll(f, cpu);
+    repoll_if_new(f, cpu, was);
     return val;
 }
 
@@ -61,10 +74,13 @@ gpa_t fabric_mmio_base(const struct fabric *f, vcpu_idx_t cpu)
 
 bool fabric_msr_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t *val)
 {
-    if (!lapic_msr_read(lapic_of(f, cpu), now, msr, val))
-        return false;
-    repoll(f, cpu);
-    return true;
+    struct lapic *l = lapic_of(f, cpu);
+    if (msr == MSR_APIC_BASE)
+        return lapic_msr_read(l, now, msr, val);
+    bool was = deliverable(l);
+    bool ok = lapic_msr_read(l, now, msr, val);
+    repoll_if_new(f, cpu, was);
+    return ok;
 }
 
 bool fabric_msr_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t val)

@@ -321,8 +321,96 @@ static void nothing_is_lost_and_nothing_comes_twice(void **state)
     free(s);
 }
 
+/* Two senders set bits of one word as fast as its owner takes them: a take that is not one atomic step loses some. */
+#define HAMMER_VECTORS 28 /* a sender: 40h-5Bh, 60h-7Bh, all in word 1 */
+#define HAMMER_SENDS   400000
+
+struct hammer {
+    struct epoch epoch;
+    struct fabric *f;
+    _Atomic bool attn;
+    _Atomic uint32_t sent[2][32], got[2][32];
+    _Atomic unsigned done;
+};
+
+struct hammer_sender {
+    struct hammer *h;
+    unsigned n;
+    int slot;
+};
+
+static void hammer_kick(void *opaque, vcpu_idx_t cpu)
+{
+    atomic_store(&((struct hammer *)opaque)->attn, true);
+}
+
+static void *hammer_send(void *opaque)
+{
+    struct hammer_sender *me = opaque;
+    struct hammer *h = me->h;
+    uint32_t sends = 0;
+    epoch_enter(&h->epoch, me->slot);
+    for (uint32_t k = 0; k < HAMMER_SENDS * 20 && sends < HAMMER_SENDS; k++) {
+        unsigned v = k % HAMMER_VECTORS;
+        if (atomic_load(&h->sent[me->n][v]) != atomic_load(&h->got[me->n][v]))
+            continue;
+        atomic_fetch_add(&h->sent[me->n][v], 1);
+        fabric_deliver(h->f, (struct irq){.dest = 0x12c, .vector = (uint8_t)(0x40 + 0x20 * me->n + v), .assert_ = 1});
+        sends++;
+    }
+    epoch_leave(&h->epoch, me->slot);
+    atomic_fetch_add(&h->done, 1);
+    return NULL;
+}
+
+static void hammer_take(struct hammer *h)
+{
+    if (!atomic_exchange(&h->attn, false))
+        return;
+    while (fabric_irq_pending(h->f, VCPU_IDX(1)) >= 0) {
+        unsigned v = (unsigned)fabric_irq_take(h->f, VCPU_IDX(1)) - 0x40;
+        fabric_msr_write(h->f, VCPU_IDX(1), 0, MSR_X2APIC_FIRST + APIC_EOI, 0);
+        atomic_fetch_add(&h->got[v >> 5 & 1][v & 31], 1);
+    }
+}
+
+static void one_word_under_the_hammer(void **state)
+{
+    static const apic_id_t ids[] = {{9}, {0x12c}};
+    struct hammer *h = calloc(1, sizeof *h);
+    struct hammer_sender s[2];
+    pthread_t t[2];
+    epoch_init(&h->epoch);
+    struct fabric_config c = {.vcpus = 2,
+                              .ids = ids,
+                              .firmware_x2apic = true,
+                              .x2apic = true,
+                              .kick = hammer_kick,
+                              .kick_opaque = h,
+                              .epoch = &h->epoch};
+    assert_int_equal(fabric_create(&c, &h->f, NULL), 0);
+    fabric_msr_write(h->f, VCPU_IDX(1), 0, MSR_X2APIC_FIRST + APIC_SVR, 0x1ff);
+    atomic_store(&h->attn, false);
+    for (unsigned i = 0; i < 2; i++) {
+        s[i] = (struct hammer_sender){h, i, epoch_slot(&h->epoch)};
+        assert_int_equal(pthread_create(&t[i], NULL, hammer_send, &s[i]), 0);
+    }
+    while (atomic_load(&h->done) < 2)
+        hammer_take(h);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(t[i], NULL);
+    hammer_take(h);
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned v = 0; v < HAMMER_VECTORS; v++)
+            assert_int_equal(atomic_load(&h->got[i][v]), atomic_load(&h->sent[i][v]));
+    fabric_destroy(h->f);
+    epoch_fini(&h->epoch);
+    free(h);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_lost_and_nothing_comes_twice)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_is_lost_and_nothing_comes_twice),
+                                       cmocka_unit_test(one_word_under_the_hammer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

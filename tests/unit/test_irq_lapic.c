@@ -154,6 +154,17 @@ static void x2apic_reserved_bits_and_registers_fault(void **state)
     rig_fini(&r);
 }
 
+static uint64_t deadline(struct rig *r)
+{
+    return fabric_timer_deadline(r->f, VCPU_IDX(1));
+}
+
+static void expire_at(struct rig *r, uint64_t now)
+{
+    r->now = now;
+    fabric_timer_expire(r->f, VCPU_IDX(1), now);
+}
+
 static void priorities_decide_what_is_taken(void **state)
 {
     struct rig r;
@@ -210,6 +221,28 @@ static void what_makes_a_vector_deliverable_kicks_its_owner(void **state)
     rig_wr(&r, 1, APIC_LVT_LINT0, 0x700);
     assert_int_equal(r.kicks[1], 1);
     assert_int_equal(pending(&r, 1), FABRIC_IRQ_EXTINT);
+    rig_fini(&r);
+}
+
+static void a_question_does_not_kick_for_what_is_known(void **state)
+{
+    struct rig r;
+    setup_x2(&r);
+    fabric_deliver(r.f, rig_fixed(0x12c, 0x45));
+    r.kicks[1] = 0;
+    base_of(&r, 1);
+    rig_rd(&r, 1, APIC_TPR);
+    fabric_irq_pending(r.f, VCPU_IDX(1));
+    expire_at(&r, r.now + 1);
+    assert_int_equal(r.kicks[1], 0); /* held back by IF = 0, say */
+    assert_int_equal(take(&r, 1), 0x45);
+    rig_wr(&r, 1, APIC_EOI, 0);
+    rig_wr(&r, 1, APIC_LVT_TIMER, 0x40);
+    rig_wr(&r, 1, APIC_TMICT, 100);
+    r.now += 1000;
+    assert_int_equal(r.kicks[1], 0);
+    rig_rd(&r, 1, APIC_TMCCT); /* sees that the timer is due */
+    assert_int_equal(r.kicks[1], 1);
     rig_fini(&r);
 }
 
@@ -410,6 +443,9 @@ static void lint_pins_follow_the_lvt(void **state)
     assert_true(rig_rd(&r, 1, APIC_LVT_LINT0) & APIC_LVT_REMOTE_IRR);
     take(&r, 1);
     assert_int_equal(pending(&r, 1), -1);
+    rig_wr(&r, 1, APIC_LVT_LINT0, 0x39 | APIC_LVT_LEVEL); /* remote IRR is not the guest's to clear */
+    assert_true(rig_rd(&r, 1, APIC_LVT_LINT0) & APIC_LVT_REMOTE_IRR);
+    assert_int_equal(rig_rd(&r, 1, APIC_IRR + 1), 0);
     rig_wr(&r, 1, APIC_EOI, 0);
     assert_int_equal(take(&r, 1), 0x39);
     fabric_lint(r.f, VCPU_IDX(1), 0, false);
@@ -442,17 +478,6 @@ static void extint_messages_are_acknowledged_once(void **state)
     assert_int_equal(take(&r, 1), 0x77);
     assert_int_equal(pending(&r, 1), -1);
     rig_fini(&r);
-}
-
-static uint64_t deadline(struct rig *r)
-{
-    return fabric_timer_deadline(r->f, VCPU_IDX(1));
-}
-
-static void expire_at(struct rig *r, uint64_t now)
-{
-    r->now = now;
-    fabric_timer_expire(r->f, VCPU_IDX(1), now);
 }
 
 static void one_shot_counts_down_once(void **state)
@@ -581,6 +606,7 @@ int main(void)
         cmocka_unit_test(x2apic_reserved_bits_and_registers_fault),
         cmocka_unit_test(priorities_decide_what_is_taken),
         cmocka_unit_test(what_makes_a_vector_deliverable_kicks_its_owner),
+        cmocka_unit_test(a_question_does_not_kick_for_what_is_known),
         cmocka_unit_test(a_disabled_apic_takes_what_the_manual_lets_it),
         cmocka_unit_test(init_keeps_base_and_mode),
         cmocka_unit_test(illegal_vectors_are_logged),
