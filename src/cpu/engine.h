@@ -76,6 +76,8 @@ struct engine_ops {
     void (*kick)(struct engine_vcpu *v, unsigned attn);
     /* The attention word. The runner parks a vCPU only if it is 0 after the vCPU has been marked parked. */
     unsigned (*attn)(const struct engine_vcpu *v);
+    /* RAM was written by somebody else than a vCPU (a loader, a device): forget what was made of the old bytes. */
+    void (*ram_written)(struct engine_vm *vm, gpa_t gpa, uint64_t len);
     /* ---- the thread that runs the vCPU (or nobody runs it) ---- */
     void (*vcpu_run)(struct engine_vcpu *v, struct cpu_run *run);
     void (*get_state)(struct engine_vcpu *v, struct cpu_state *out);

@@ -43,3 +43,28 @@ void reset_boot_cpu(const struct boot_entry *b, struct cpu_state *s)
         s->efer = EFER_LME | EFER_LMA;
     }
 }
+
+/* SDM 3A, "MTRR Feature Identification" and "Setting Memory Ranges": fixed ranges A0000h-BFFFFh uncached, the rest of
+ * the first MiB and the default write-back. */
+void reset_firmware_msrs(struct cpu_state *s)
+{
+    enum { WB = 6, FIXED_ENABLE = 1 << 10, ENABLE = 1 << 11 };
+    s->mtrr_def_type = WB | FIXED_ENABLE | ENABLE;
+    for (unsigned i = 0; i < 11; i++)
+        s->mtrr_fixed[i] = i == 2 ? 0 : UINT64_C(0x0606060606060606);
+    s->feat_ctl = 1;
+}
+
+void reset_apic_wiring(struct fabric *f, uint64_t now)
+{
+    static const struct {
+        uint32_t off, val;
+    } wire[] = {{0xf0, 0x1ff}, {0x350, 0x700}, {0x360, 0x400}}; /* SVR, LINT0, LINT1 */
+    vcpu_idx_t boot = VCPU_IDX(0);
+    bool x2apic = fabric_mmio_base(f, boot) == UINT64_MAX;
+    for (unsigned i = 0; i < sizeof wire / sizeof wire[0]; i++)
+        if (x2apic)
+            fabric_msr_write(f, boot, now, MSR_X2APIC_FIRST + wire[i].off / 16, wire[i].val);
+        else
+            fabric_mmio_write(f, boot, now, wire[i].off, wire[i].val);
+}

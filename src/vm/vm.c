@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -54,6 +56,20 @@ static void signals_close(struct session *s)
     pthread_sigmask(SIG_SETMASK, &s->old_mask, NULL);
 }
 
+/* A line of our own on standard error, past the status line. */
+static void say(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(struct session *s, const char *fmt, ...)
+{
+    va_list ap;
+    if (s->cfg->progress)
+        s->cfg->progress(s->cfg->progress_opaque, NULL);
+    va_start(ap, fmt);
+    fputs("hecaton: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    putc('\n', stderr);
+    va_end(ap);
+}
+
 static void end(struct session *s, int code)
 {
     s->over = true;
@@ -63,8 +79,8 @@ static void end(struct session *s, int code)
 static int reset(struct session *s, const struct machine_event *ev, struct err *e)
 {
     if (ev->triple_fault)
-        fprintf(stderr, "hecaton: triple fault on vCPU %u: %s\n", ev->cpu.i,
-                s->cfg->no_reboot ? "ending, as -no-reboot asks" : "resetting the machine");
+        say(s, "triple fault on vCPU %u: %s", ev->cpu.i,
+            s->cfg->no_reboot ? "ending, as -no-reboot asks" : "resetting the machine");
     if (s->cfg->no_reboot) {
         end(s, 0);
         return 0;
@@ -86,10 +102,10 @@ static int handle(struct session *s, const struct machine_event *ev, struct err 
         if (!s->cfg->no_shutdown)
             end(s, 0);
         else
-            fprintf(stderr, "hecaton: the guest switched itself off; -no-shutdown keeps the process until Ctrl-C\n");
+            say(s, "the guest switched itself off; -no-shutdown keeps the process until Ctrl-C");
         break;
     case VM_REQ_PANIC:
-        fprintf(stderr, "hecaton: the guest reported a panic\n");
+        say(s, "the guest reported a panic");
         break;
     case VM_REQ_EXIT:
         end(s, ev->code);
@@ -105,7 +121,7 @@ static int look_for_death(struct session *s, struct err *e)
         return 0;
     machine_stop(s->m);
     if (machine_is_dead(s->m)) {
-        fprintf(stderr, "hecaton: every CPU is halted with interrupts off; the guest will not go on. Ctrl-C ends it\n");
+        say(s, "every CPU is halted with interrupts off; the guest will not go on. Ctrl-C ends it");
         s->dead_said = true;
     }
     return machine_start(s->m, e);
@@ -153,7 +169,7 @@ static int run_machine(struct session *s, struct err *e)
     rc = watch(s, e);
     machine_stop(s->m);
     if (!rc && s->cfg->deterministic)
-        fprintf(stderr, "hecaton: state hash %016llx\n", (unsigned long long)machine_hash(s->m));
+        say(s, "state hash %016llx", (unsigned long long)machine_hash(s->m));
     return rc;
 }
 

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#define RFLAGS_IF UINT64_C(0x200)
+
 #define CR0_PE UINT64_C(0x00000001)
 #define CR0_MP UINT64_C(0x00000002)
 #define CR0_EM UINT64_C(0x00000004)

@@ -1,0 +1,64 @@
+#include "vm/firmware.h"
+
+#include "acpi/acpi.h"
+#include "acpi/smbios.h"
+#include "dev/pm.h"
+#include "irq/ioapic.h"
+
+#include <errno.h>
+
+#define PCI32_BASE UINT64_C(0xc0000000) /* BARs: up to the I/O APIC */
+
+static int place_acpi(const struct acpi_config *a, struct boot_layout *l, gpa_t *rsdp, struct err *e)
+{
+    uint64_t cap = acpi_size(a), used;
+    gpa_t tables = boot_layout_acpi(l, cap, 4096, e);
+    if (!tables)
+        return -ENOMEM;
+    *rsdp = boot_layout_bios(l, ACPI_RSDP_LEN, 16, e);
+    if (!*rsdp)
+        return -ENOSPC;
+    return acpi_build(a, tables, ram_hva(l->ram, tables, cap), cap, ram_hva(l->ram, *rsdp, ACPI_RSDP_LEN), &used, e);
+}
+
+static int place_smbios(const struct smbios_config *s, struct boot_layout *l, struct err *e)
+{
+    uint64_t cap = smbios_size(s), used;
+    gpa_t tables = boot_layout_acpi(l, cap, 64, e);
+    if (!tables)
+        return -ENOMEM;
+    gpa_t entry = boot_layout_bios(l, SMBIOS_ENTRY_LEN, 16, e);
+    if (!entry)
+        return -ENOSPC;
+    return smbios_build(s, tables, ram_hva(l->ram, tables, cap), cap, ram_hva(l->ram, entry, SMBIOS_ENTRY_LEN), &used,
+                        e);
+}
+
+int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot_layout *layout, gpa_t *rsdp,
+                    struct err *e)
+{
+    struct acpi_config a = {.cpus = c->smp.cpus,
+                            .ids = ids,
+                            .nodes = 1,
+                            .physical_destination = vm_config_max_id(c) > 254,
+                            .ioapic_id = 0,
+                            .ioapic_gpa = (uint32_t)IOAPIC_GPA,
+                            .sci_gsi = PM_SCI_GSI,
+                            .pm_base = PM_BASE,
+                            .smi_cmd = PM_SMI_CMD,
+                            .acpi_enable = PM_ACPI_ENABLE,
+                            .acpi_disable = PM_ACPI_DISABLE,
+                            .s5_typ = PM_SLP_TYP_S5,
+                            .reset_port = PM_RESET_REG,
+                            .reset_value = PM_RESET_VALUE,
+                            .serial = true,
+                            .pci32 = {PCI32_BASE, IOAPIC_GPA - PCI32_BASE}};
+    struct smbios_config s = {.product = "q35",
+                              .version = HEC_VERSION,
+                              .sockets = c->smp.sockets,
+                              .cores = c->smp.dies * c->smp.cores,
+                              .threads = c->smp.dies * c->smp.cores * c->smp.threads,
+                              .ram = c->mem_size};
+    int rc = place_acpi(&a, layout, rsdp, e);
+    return rc ? rc : place_smbios(&s, layout, e);
+}

@@ -1,0 +1,413 @@
+#include "vm/machine_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define DEVICE_TIMERS      16
+#define IOAPIC_RID         0xa0 /* requester id of the I/O APIC: bus 0, device 14h, function 0, as on AMD's machines */
+#define DETERMINISTIC_WALL (UINT64_C(1767225600) * NS_PER_SEC) /* 2026-01-01 00:00 UTC at guest time 0 */
+
+/* ---- interrupt lines ---- */
+
+/* An ISA interrupt: the PIC's input and the I/O APIC's pin, where IRQ 0 is pin 2 (the MADT's override says so). */
+static void isa_line(void *opaque, unsigned irq, bool level)
+{
+    struct machine *m = opaque;
+    pic_set_irq(&m->pic, irq, level);
+    ioapic_set_pin(m->ioapic, irq == 0 ? 2 : irq, level);
+}
+
+static struct irq_line isa(struct machine *m, unsigned irq)
+{
+    return (struct irq_line){.set = isa_line, .opaque = m, .gsi = irq};
+}
+
+/* INTR goes to the boot CPU's LINT0, as in virtual wire mode. */
+static void pic_output(void *opaque, bool level)
+{
+    struct machine *m = opaque;
+    fabric_lint(m->fabric, VCPU_IDX(0), 0, level);
+}
+
+/* ---- devices ---- */
+
+static uint64_t wall_at_zero(const struct machine *m)
+{
+    uint32_t ns;
+    if (m->cfg->deterministic)
+        return DETERMINISTIC_WALL;
+    uint64_t sec = clock_wall_seconds(&ns);
+    return sec * NS_PER_SEC + ns;
+}
+
+static int make_console(struct machine *m, struct err *e)
+{
+    struct chardev_config c = {
+        .spec = m->cfg->serial[0].spec ? m->cfg->serial[0].spec : "null", .control = &m->control, .notes = stderr};
+    return chardev_create(&c, &m->console, e);
+}
+
+static int make_pic(struct machine *m, struct err *e)
+{
+    struct pic_config c = {.ports = &m->ports, .output = pic_output, .output_opaque = m, .trace = &m->trace};
+    return pic_init(&m->pic, &c, e);
+}
+
+static int make_pit(struct machine *m, struct err *e)
+{
+    struct pit_config c = {
+        .ports = &m->ports, .irq = isa(m, 0), .timerq = &m->timers, .clock = &m->clock, .trace = &m->trace};
+    return pit_init(&m->pit, &c, e);
+}
+
+static int make_rtc(struct machine *m, struct err *e)
+{
+    struct rtc_config c = {.ports = &m->ports,
+                           .irq = isa(m, 8),
+                           .timerq = &m->timers,
+                           .clock = &m->clock,
+                           .base_seconds = wall_at_zero(m) / NS_PER_SEC,
+                           .ram_low = m->ram.low_size,
+                           .ram_high = m->ram.high_size,
+                           .cpus = m->cfg->smp.cpus,
+                           .trace = &m->trace};
+    return rtc_init(&m->rtc, &c, e);
+}
+
+static int make_pm(struct machine *m, struct err *e)
+{
+    struct pm_config c = {.ports = &m->ports,
+                          .sci = isa(m, PM_SCI_GSI),
+                          .timerq = &m->timers,
+                          .clock = &m->clock,
+                          .control = &m->control,
+                          .acpi_mode = true,
+                          .trace = &m->trace};
+    return pm_init(&m->pm, &c, e);
+}
+
+static int make_serial(struct machine *m, struct err *e)
+{
+    struct serial_config c = {.ports = &m->ports,
+                              .base = SERIAL_COM1,
+                              .irq = isa(m, 4),
+                              .chr = m->console,
+                              .timerq = &m->timers,
+                              .clock = &m->clock,
+                              .epoch = &m->epoch,
+                              .wait_when_full = m->cfg->deterministic};
+    return serial_init(&m->serial, &c, e);
+}
+
+static int make_pci(struct machine *m, struct err *e)
+{
+    const struct pci_reset_hook reset = {.read = pm_reset_read, .write = pm_reset_write, .opaque = &m->pm};
+    return pci_host_init(&m->pci, &m->ports, &reset, e);
+}
+
+static int make_debugexit(struct machine *m, struct err *e)
+{
+    if (!m->cfg->debug_exit)
+        return 0;
+    return debugexit_init(&m->debugexit, &m->ports, &m->control, m->cfg->debug_exit_base, m->cfg->debug_exit_size, e);
+}
+
+static int make_shutdown_port(struct machine *m, struct err *e)
+{
+    return shutdown_port_init(&m->shutdown_port, &m->ports, &m->control, e);
+}
+
+static int make_testdev(struct machine *m, struct err *e)
+{
+    struct testdev_config c = {
+        .ports = &m->ports, .mmio = &m->mmio, .irq = {.set = ioapic_line_set, .opaque = m->ioapic}};
+    return m->cfg->pc_testdev ? testdev_init(&m->testdev, &c, e) : 0;
+}
+
+static int make_fw_cfg(struct machine *m, struct err *e)
+{
+    struct fw_cfg_config c = {.ports = &m->ports,
+                              .ram = &m->ram,
+                              .ram_size = m->cfg->mem_size,
+                              .cpus = m->cfg->smp.cpus,
+                              .max_cpus = m->cfg->smp.maxcpus};
+    return fw_cfg_init(&m->fw_cfg, &c, e);
+}
+
+static void drop_console(struct machine *m)
+{
+    chardev_destroy(m->console);
+}
+
+static void drop_serial(struct machine *m)
+{
+    chardev_destroy(m->console);
+    m->console = NULL;
+    serial_fini(&m->serial);
+}
+
+/* The plain cases: the device is a member of struct machine, and may be absent. */
+#define DROP(name, present)                                                                                            \
+    static void drop_##name(struct machine *m)                                                                         \
+    {                                                                                                                  \
+        if (present)                                                                                                   \
+            name##_fini(&m->name);                                                                                     \
+    }
+#define RESET(name, present)                                                                                           \
+    static void reset_##name(struct machine *m)                                                                        \
+    {                                                                                                                  \
+        if (present)                                                                                                   \
+            name##_reset(&m->name);                                                                                    \
+    }
+
+DROP(pic, true)
+DROP(pit, true)
+DROP(rtc, true)
+DROP(pm, true)
+DROP(debugexit, m->cfg->debug_exit)
+DROP(shutdown_port, true)
+DROP(testdev, m->cfg->pc_testdev)
+DROP(fw_cfg, true)
+RESET(pic, true)
+RESET(pit, true)
+RESET(rtc, true)
+RESET(pm, true)
+RESET(serial, true)
+RESET(shutdown_port, true)
+RESET(testdev, m->cfg->pc_testdev)
+RESET(fw_cfg, true)
+
+static void drop_pci(struct machine *m)
+{
+    pci_host_fini(&m->pci);
+}
+
+static void reset_pci(struct machine *m)
+{
+    pci_host_reset(&m->pci);
+}
+
+/* In the order of making; taken down backwards. */
+static const struct device {
+    int (*make)(struct machine *m, struct err *e);
+    void (*drop)(struct machine *m);
+    void (*reset)(struct machine *m);
+} device_table[] = {
+    {make_console, drop_console, NULL},
+    {make_pic, drop_pic, reset_pic},
+    {make_pit, drop_pit, reset_pit},
+    {make_rtc, drop_rtc, reset_rtc},
+    {make_pm, drop_pm, reset_pm},
+    {make_pci, drop_pci, reset_pci},
+    {make_serial, drop_serial, reset_serial},
+    {make_debugexit, drop_debugexit, NULL},
+    {make_shutdown_port, drop_shutdown_port, reset_shutdown_port},
+    {make_testdev, drop_testdev, reset_testdev},
+    {make_fw_cfg, drop_fw_cfg, reset_fw_cfg},
+};
+
+void machine_reset_devices(struct machine *m)
+{
+    for (unsigned i = 0; i < m->devices; i++)
+        if (device_table[i].reset)
+            device_table[i].reset(m);
+}
+
+static int make_devices(struct machine *m, struct err *e)
+{
+    int rc = 0;
+    while (!rc && m->devices < ARRAY_SIZE(device_table)) {
+        rc = device_table[m->devices].make(m, e);
+        m->devices += !rc;
+    }
+    return rc;
+}
+
+/* ---- CPUs and interrupts ---- */
+
+static unsigned worker_count(const struct vm_config *c)
+{
+    return c->deterministic ? 1 : c->workers ? c->workers : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Real time is honest only while every vCPU has a worker of its own. */
+static bool wants_real_time(const struct vm_config *c)
+{
+    if (c->deterministic || c->time == VM_TIME_VIRTUAL)
+        return false;
+    return c->time == VM_TIME_REAL || c->smp.cpus <= worker_count(c);
+}
+
+static bool ext_dest_id(const struct machine *m)
+{
+    return m->cpuid.kvm_features & KVM_FEATURE_EXT_DEST_ID;
+}
+
+static int make_runner(struct machine *m, struct err *e)
+{
+    struct runner_config c = {.vcpus = m->cfg->smp.cpus,
+                              .workers = worker_count(m->cfg),
+                              .pace = !m->clock.real && !m->cfg->deterministic,
+                              .hash = m->cfg->deterministic,
+                              .clock = &m->clock,
+                              .timers = &m->timers,
+                              .epoch = &m->epoch,
+                              .trace = &m->trace,
+                              .thread_name = m->cfg->debug_threads && m->cfg->name[0] ? m->cfg->name : NULL,
+                              .on_exit = machine_on_vcpu_exit,
+                              .opaque = m};
+    int rc = runner_create(&c, &m->runner, e);
+    m->timers.earlier = runner_wake;
+    m->timers.earlier_opaque = m->runner;
+    return rc;
+}
+
+static int make_fabric(struct machine *m, struct err *e)
+{
+    struct fabric_config c = {.vcpus = m->cfg->smp.cpus,
+                              .ids = m->ids,
+                              .firmware_x2apic = vm_config_firmware_x2apic(m->cfg),
+                              .x2apic = m->cpuid.std1_ecx & CPUID_1_ECX_X2APIC,
+                              .ext_dest_id = ext_dest_id(m),
+                              .kick = runner_kick,
+                              .kick_opaque = m->runner,
+                              .extint_ack = pic_ack,
+                              .extint_opaque = &m->pic,
+                              .epoch = &m->epoch,
+                              .trace = &m->trace};
+    return fabric_create(&c, &m->fabric, e);
+}
+
+static int make_ioapic(struct machine *m, struct err *e)
+{
+    struct ioapic_config c = {.id = 0,
+                              .requester = REQUESTER_ID(IOAPIC_RID),
+                              .ext_dest_id = ext_dest_id(m),
+                              .remap = &m->remap,
+                              .port = fabric_port(m->fabric),
+                              .trace = &m->trace};
+    int rc = ioapic_create(&c, &m->ioapic, e);
+    if (rc)
+        return rc;
+    fabric_set_eoi(m->fabric, ioapic_eoi, m->ioapic);
+    struct bus_region region = {
+        .base = IOAPIC_GPA, .len = IOAPIC_SIZE, .ops = &ioapic_bus_ops, .dev = m->ioapic, .name = "I/O APIC"};
+    return bus_map(&m->mmio, &region, e);
+}
+
+static int make_cpus(struct machine *m, struct err *e)
+{
+    struct pv_config p = {.vcpus = m->cfg->smp.cpus,
+                          .features = m->cpuid.kvm_features,
+                          .ram = &m->ram,
+                          .fabric = m->fabric,
+                          .wall_at_zero = wall_at_zero(m)};
+    int rc = pv_create(&p, &m->pv, e);
+    if (rc)
+        return rc;
+    struct engine_config c = {.vcpus = m->cfg->smp.cpus,
+                              .ids = m->ids,
+                              .workers = worker_count(m->cfg),
+                              .ram = &m->ram,
+                              .mmio = &m->mmio,
+                              .ports = &m->ports,
+                              .fabric = m->fabric,
+                              .cpuid = &m->cpuid,
+                              .pv = m->pv,
+                              .clock = &m->clock,
+                              .trace = &m->trace,
+                              .deterministic = m->cfg->deterministic,
+                              .seed = m->cfg->seed};
+    m->ops = &engine_soft;
+    rc = m->ops->vm_create(&c, &m->engine, e);
+    if (!rc)
+        runner_attach(m->runner, m->ops, m->engine, m->fabric);
+    return rc;
+}
+
+/* ---- lifecycle ---- */
+
+static int open_trace(struct machine *m, struct err *e)
+{
+    m->trace = (struct trace){.mask = m->cfg->trace_mask, .out = stderr};
+    if (!m->cfg->trace_file)
+        return 0;
+    m->trace.out = fopen(m->cfg->trace_file, "w");
+    if (m->trace.out)
+        return 0;
+    return err_set(e, -errno, "cannot write the trace to %s: %s", m->cfg->trace_file, strerror(errno));
+}
+
+static int make_basics(struct machine *m, struct err *e)
+{
+    const struct vm_config *c = m->cfg;
+    struct cpu_topology topo = {
+        .sockets = c->smp.sockets, .dies = c->smp.dies, .cores = c->smp.cores, .threads = c->smp.threads};
+    epoch_init(&m->epoch);
+    m->epoch_slot = epoch_slot(&m->epoch);
+    bus_init(&m->ports, "port", &m->epoch, &m->trace);
+    bus_init(&m->mmio, "mmio", &m->epoch, &m->trace);
+    m->clock.real = wants_real_time(c);
+    m->clock.host_base = clock_host_ns();
+    m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&m->event_lock, NULL);
+    m->control = (struct vm_control){.request = machine_on_request, .opaque = m};
+    m->ids = calloc(c->smp.cpus, sizeof *m->ids);
+    if (timerq_init(&m->timers, DEVICE_TIMERS) || !m->ids || m->event_fd < 0)
+        return err_set(e, -ENOMEM, "out of memory for the machine");
+    vm_config_ids(c, m->ids);
+    int rc = open_trace(m, e);
+    if (!rc)
+        rc = cpuid_model_init(&m->cpuid, c->cpu, &topo, c->smp.cpus, vm_config_max_id(c), e);
+    if (!rc)
+        rc = ram_init(&m->ram, c->mem_size, e);
+    remap_init(&m->remap, ext_dest_id(m));
+    return rc;
+}
+
+int machine_create(const struct vm_config *c, struct machine **out, struct err *e)
+{
+    static int (*const step[])(struct machine *, struct err *) = {make_basics, make_runner,  make_fabric,
+                                                                  make_ioapic, make_devices, make_cpus};
+    struct machine *m = calloc(1, sizeof *m);
+    if (!m)
+        return err_set(e, -ENOMEM, "out of memory for the machine");
+    m->cfg = c;
+    m->event_fd = -1;
+    int rc = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(step) && !rc; i++)
+        rc = step[i](m, e);
+    if (rc)
+        machine_destroy(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void machine_destroy(struct machine *m)
+{
+    while (m->devices)
+        device_table[--m->devices].drop(m);
+    if (m->engine)
+        m->ops->vm_destroy(m->engine);
+    pv_destroy(m->pv);
+    if (m->ioapic)
+        ioapic_destroy(m->ioapic);
+    if (m->fabric)
+        fabric_destroy(m->fabric);
+    if (m->runner)
+        runner_destroy(m->runner);
+    bus_fini(&m->ports);
+    bus_fini(&m->mmio);
+    ram_fini(&m->ram);
+    timerq_fini(&m->timers);
+    epoch_fini(&m->epoch);
+    if (m->trace.out && m->trace.out != stderr)
+        fclose(m->trace.out);
+    if (m->event_fd >= 0)
+        close(m->event_fd);
+    free(m->ids);
+    free(m);
+}

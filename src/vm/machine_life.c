@@ -1,0 +1,196 @@
+#include "vm/machine_priv.h"
+
+#include "boot/boot.h"
+#include "vm/firmware.h"
+#include "vm/reset.h"
+#include "x86/cpu.h"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+/* ---- events ---- */
+
+static void post(struct machine *m, struct machine_event ev)
+{
+    ev.pending = true;
+    pthread_mutex_lock(&m->event_lock);
+    bool first = !m->event.pending;
+    if (first)
+        m->event = ev;
+    pthread_mutex_unlock(&m->event_lock);
+    if (first && eventfd_write(m->event_fd, 1))
+        runner_request_stop(m->runner);
+}
+
+/* A device's wish. Vcpus stop at their next block, so that nothing runs on after a power-off. */
+void machine_on_request(void *opaque, enum vm_request req, int code)
+{
+    struct machine *m = opaque;
+    post(m, (struct machine_event){.req = req, .code = code});
+    if (req != VM_REQ_PANIC)
+        runner_request_stop(m->runner);
+}
+
+void machine_on_vcpu_exit(void *opaque, vcpu_idx_t cpu, enum cpu_exit_kind kind, const char *why)
+{
+    struct machine_event ev = {.req = VM_REQ_RESET, .triple_fault = kind == CPU_EXIT_SHUTDOWN, .cpu = cpu};
+    if (kind == CPU_EXIT_ERROR)
+        snprintf(ev.error, sizeof ev.error, "%s", why ? why : "the engine failed");
+    post(opaque, ev);
+}
+
+int machine_event_fd(const struct machine *m)
+{
+    return m->event_fd;
+}
+
+struct machine_event machine_take_event(struct machine *m)
+{
+    eventfd_t n;
+    pthread_mutex_lock(&m->event_lock);
+    struct machine_event ev = m->event;
+    m->event = (struct machine_event){.pending = false};
+    if (ev.pending)
+        (void)!eventfd_read(m->event_fd, &n);
+    pthread_mutex_unlock(&m->event_lock);
+    return ev;
+}
+
+/* ---- power-on ---- */
+
+/* RAM as after power-on, without touching what was never touched. */
+static void clear_ram(struct machine *m)
+{
+    madvise(m->ram.low, m->ram.low_size, MADV_DONTNEED);
+    if (m->ram.high)
+        madvise(m->ram.high, m->ram.high_size, MADV_DONTNEED);
+    m->ops->ram_written(m->engine, 0, m->ram.low_size);
+    if (m->ram.high)
+        m->ops->ram_written(m->engine, RAM_HIGH_GPA, m->ram.high_size);
+}
+
+static void reset_all(struct machine *m)
+{
+    epoch_enter(&m->epoch, m->epoch_slot);
+    machine_reset_devices(m);
+    ioapic_reset(m->ioapic);
+    fabric_reset(m->fabric);
+    pv_reset(m->pv);
+    reset_apic_wiring(m->fabric, guest_clock_now(&m->clock));
+    epoch_leave(&m->epoch, m->epoch_slot);
+}
+
+static void set_cpus(struct machine *m, const struct boot_entry *entry)
+{
+    struct cpu_state s;
+    for (uint32_t i = 0; i < m->cfg->smp.cpus; i++) {
+        if (i == 0)
+            reset_boot_cpu(entry, &s);
+        else
+            cpu_state_reset(&s, false);
+        reset_firmware_msrs(&s);
+        m->ops->set_state(m->ops->vcpu(m->engine, VCPU_IDX(i)), &s);
+    }
+}
+
+static enum boot_protocol protocol(enum vm_boot boot)
+{
+    return boot == VM_BOOT_PVH       ? BOOT_PROTOCOL_PVH
+           : boot == VM_BOOT_LINUX64 ? BOOT_PROTOCOL_LINUX64
+                                     : BOOT_PROTOCOL_AUTO;
+}
+
+int machine_boot(struct machine *m, struct err *e)
+{
+    struct boot_layout layout;
+    struct boot_config b = {.layout = &layout,
+                            .kernel = m->cfg->kernel,
+                            .initrd = m->cfg->initrd,
+                            .cmdline = m->cfg->append,
+                            .protocol = protocol(m->cfg->boot)};
+    struct boot_entry entry;
+    clear_ram(m);
+    boot_layout_init(&layout, &m->ram);
+    int rc = firmware_tables(m->cfg, m->ids, &layout, &b.rsdp, e);
+    if (!rc)
+        rc = boot_load(&b, &entry, e);
+    if (!rc && entry.kind != BOOT_MULTIBOOT)
+        rc = config_check_linux(m->cfg, e);
+    if (rc)
+        return rc;
+    reset_all(m);
+    set_cpus(m, &entry);
+    return 0;
+}
+
+int machine_start(struct machine *m, struct err *e)
+{
+    return runner_start(m->runner, e);
+}
+
+void machine_stop(struct machine *m)
+{
+    runner_stop(m->runner);
+}
+
+void machine_discard_output(struct machine *m)
+{
+    chardev_discard(m->console);
+}
+
+/* ---- looking at it ---- */
+
+void machine_stats(struct machine *m, struct vm_stats *out)
+{
+    struct runner_stats r;
+    runner_stats(m->runner, &r);
+    *out = (struct vm_stats){
+        .cpus = m->cfg->smp.cpus, .cpus_started = r.started, .guest_ns = r.guest_ns, .instructions = r.instructions};
+}
+
+bool machine_stuck(struct machine *m)
+{
+    struct runner_stats r;
+    runner_stats(m->runner, &r);
+    return r.stuck;
+}
+
+bool machine_is_dead(struct machine *m)
+{
+    struct cpu_state s;
+    for (uint32_t i = 0; i < m->cfg->smp.cpus; i++) {
+        m->ops->get_state(m->ops->vcpu(m->engine, VCPU_IDX(i)), &s);
+        bool asleep = s.activity == CPU_WAIT_SIPI || s.activity == CPU_SHUTDOWN;
+        if (!asleep && (s.activity == CPU_ACTIVE || s.rflags & RFLAGS_IF))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t fnv(uint64_t h, const void *p, uint64_t n)
+{
+    for (const uint8_t *b = p; n; n--)
+        h = (h ^ *b++) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+/* RAM a word at a time: gigabytes of it. Pages that were never touched are zero and change the hash like any other. */
+static uint64_t hash_ram(uint64_t h, const uint8_t *p, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i += 8)
+        h = (h ^ ld64(p + i)) * UINT64_C(0x9e3779b97f4a7c15) + (h >> 29);
+    return h;
+}
+
+uint64_t machine_hash(struct machine *m)
+{
+    uint64_t h = runner_hash(m->runner);
+    struct cpu_state s;
+    memset(&s, 0, sizeof s);
+    for (uint32_t i = 0; i < m->cfg->smp.cpus; i++) {
+        m->ops->get_state(m->ops->vcpu(m->engine, VCPU_IDX(i)), &s);
+        h = fnv(h, &s, sizeof s);
+    }
+    h = hash_ram(h, m->ram.low, m->ram.low_size);
+    return hash_ram(h, m->ram.high, m->ram.high_size);
+}
