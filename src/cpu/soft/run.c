@@ -564,6 +564,11 @@ static void soft_vcpu_trim(struct engine_vcpu *ev)
     block_jumps_free(v);
 }
 
+static void soft_ram_written(struct engine_vm *vm, gpa_t gpa, uint64_t len)
+{
+    block_dma_write((struct soft_vm *)vm, gpa, len);
+}
+
 const struct engine_ops engine_soft = {
     .name = "soft",
     .vm_create = soft_vm_create,
@@ -571,6 +576,7 @@ const struct engine_ops engine_soft = {
     .vcpu = soft_vcpu,
     .kick = soft_kick,
     .attn = soft_attn,
+    .ram_written = soft_ram_written,
     .vcpu_run = soft_vcpu_run,
     .get_state = soft_get_state,
     .set_state = soft_set_state,
