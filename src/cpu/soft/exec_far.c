@@ -32,21 +32,32 @@ enum exec_result exec_pushf(struct soft_vcpu *v, const struct insn *in)
     return stack_push(v, in->opsize, flags_get(v) & ~(RF_VM | RF_RF)) ? EXEC_OK : EXEC_FAULT;
 }
 
-enum exec_result exec_popf(struct soft_vcpu *v, const struct insn *in)
+/* Flags a POPF may change at this CPL. */
+static uint64_t popf_mask(const struct soft_vcpu *v, unsigned size)
 {
-    uint64_t val, can = RF_ARITH | RF_TF | RF_DF | RF_NT | RF_AC | RF_ID;
-    if (v86_denied(v))
-        return exec_fault_err(v, VEC_GP, 0);
-    if (!stack_pop(v, in->opsize, &val))
-        return EXEC_FAULT;
+    uint64_t can = RF_ARITH | RF_TF | RF_DF | RF_NT | RF_AC | RF_ID;
     if (cpl(v) <= iopl(v))
         can |= RF_IF;
     if (cpl(v) == 0)
         can |= RF_IOPL;
-    can &= size_mask(in->opsize);
-    far_load_flags(v, (flags_get(v) & ~can & ~RF_RF) | (val & can));
-    mode_update(v);
-    return EXEC_END;
+    return can & size_mask(size);
+}
+
+/* The block goes on unless the change asks for single steps, alignment checks or a waiting interrupt. */
+enum exec_result exec_popf(struct soft_vcpu *v, const struct insn *in)
+{
+    uint64_t val, can = popf_mask(v, in->opsize);
+    if (v86_denied(v))
+        return exec_fault_err(v, VEC_GP, 0);
+    if (!stack_pop(v, in->opsize, &val))
+        return EXEC_FAULT;
+    uint64_t old = flags_get(v), now = (old & ~can & ~RF_RF) | (val & can);
+    far_load_flags(v, now);
+    if ((old ^ now) & (RF_TF | RF_AC)) {
+        mode_update(v);
+        return EXEC_END;
+    }
+    return (now & ~old & RF_IF) ? EXEC_END : EXEC_OK;
 }
 
 enum exec_result exec_cli(struct soft_vcpu *v, const struct insn *in)
@@ -103,22 +114,22 @@ enum exec_result exec_into(struct soft_vcpu *v, const struct insn *in)
 
 /* ---- segment registers ---- */
 
-/* A load of SS holds interrupts and debug traps off until the next instruction, which loads RSP, is done. */
-static enum exec_result loaded(struct soft_vcpu *v, unsigned seg)
+/* A load of SS holds interrupts and debug traps off until the next instruction, which loads RSP, is done. `mode` is
+ * that of before: while it stays, so may the block. */
+static enum exec_result loaded(struct soft_vcpu *v, unsigned seg, uint32_t mode)
 {
-    if (seg == SEG_SS) {
+    if (seg == SEG_SS)
         v->st.int_shadow = 2;
-        mode_update(v);
-    }
-    return EXEC_END;
+    return seg == SEG_SS || v->mode != mode ? EXEC_END : EXEC_OK;
 }
 
 enum exec_result exec_mov_to_seg(struct soft_vcpu *v, const struct insn *in)
 {
     uint64_t sel;
+    uint32_t mode = v->mode;
     if (!opnd_get(v, in, &in->src, &sel) || !seg_load(v, in->dst.reg, (uint16_t)sel))
         return EXEC_FAULT;
-    return loaded(v, in->dst.reg);
+    return loaded(v, in->dst.reg, mode);
 }
 
 enum exec_result exec_mov_from_seg(struct soft_vcpu *v, const struct insn *in)
@@ -144,25 +155,27 @@ enum exec_result exec_push_seg(struct soft_vcpu *v, const struct insn *in)
 enum exec_result exec_pop_seg(struct soft_vcpu *v, const struct insn *in)
 {
     uint64_t sel, old = v->st.gpr[RSP];
+    uint32_t mode = v->mode;
     if (!stack_pop(v, in->opsize, &sel))
         return EXEC_FAULT;
     if (!seg_load(v, in->dst.reg, (uint16_t)sel)) {
         v->st.gpr[RSP] = old;
         return EXEC_FAULT;
     }
-    return loaded(v, in->dst.reg);
+    return loaded(v, in->dst.reg, mode);
 }
 
 enum exec_result exec_load_far_ptr(struct soft_vcpu *v, const struct insn *in)
 {
     uint8_t b[10] = {0};
     uint64_t off = 0;
+    uint32_t mode = v->mode;
     if (!opnd_read(v, in, b, in->opsize + 2u) || !seg_load(v, in->src2.reg, ld16(b + in->opsize)))
         return EXEC_FAULT;
     memcpy(&off, b, in->opsize);
     if (!opnd_put(v, in, &in->dst, off))
         return EXEC_FAULT;
-    return in->src2.reg == SEG_SS ? loaded(v, SEG_SS) : EXEC_END;
+    return loaded(v, in->src2.reg, mode);
 }
 
 /* ---- FS and GS bases ---- */
