@@ -398,6 +398,15 @@ static void cli_and_sti_want_iopl(void **state)
     r->v->st.int_shadow = 0;
     assert_int_equal(RIG_EXEC(r, sti, "\xfb"), EXEC_OK); /* IF was 1: no shadow */
     assert_int_equal(r->v->st.int_shadow, 0);
+    r->v->st.rflags &= ~RF_IF;
+    r->v->block_left = 2; /* the instruction behind it runs before any interrupt anyway */
+    assert_int_equal(RIG_EXEC(r, sti, "\xfb"), EXEC_OK);
+    assert_int_equal(r->v->st.int_shadow, 0);
+    r->v->st.rflags &= ~RF_IF;
+    r->v->irq_waiting = true;
+    assert_int_equal(RIG_EXEC(r, sti, "\xfb"), EXEC_END);
+    assert_int_equal(r->v->st.int_shadow, 1);
+    r->v->block_left = 0;
     rig_v86(r, 2);
     assert_int_equal(RIG_EXEC(r, pushf, "\x9c"), EXEC_FAULT);
     assert_fault(r, VEC_GP, 0);

@@ -68,6 +68,13 @@ enum exec_result exec_cli(struct soft_vcpu *v, const struct insn *in)
     return EXEC_OK;
 }
 
+/* Interrupts are taken between blocks. If none waits and another instruction of this block follows, that one runs
+ * before any is taken, which is all a shadow promises. */
+static bool shadow_is_free(const struct soft_vcpu *v)
+{
+    return v->block_left > 1 && !v->irq_waiting && !atomic_load_explicit(&v->attn, memory_order_relaxed);
+}
+
 enum exec_result exec_sti(struct soft_vcpu *v, const struct insn *in)
 {
     if (in_protected(v) && cpl(v) > iopl(v))
@@ -75,8 +82,9 @@ enum exec_result exec_sti(struct soft_vcpu *v, const struct insn *in)
     if (v->st.rflags & RF_IF)
         return EXEC_OK;
     v->st.rflags |= RF_IF;
+    if (shadow_is_free(v))
+        return EXEC_OK;
     v->st.int_shadow = 1;
-    mode_update(v);
     if (v->irq_waiting)
         attn_self(v);
     return EXEC_END;
