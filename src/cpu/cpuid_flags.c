@@ -24,7 +24,7 @@ struct flag {
                 BIT(30) | BIT(31))
 #define DO_1D  (BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(9) | BIT(11) | BIT(12) |         \
                 BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(19) | BIT(23) | BIT(24) | BIT(25) | BIT(26) | BIT(27) | BIT(28))
-#define DO_7B  (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29))
+#define DO_7B  (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(13) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29))
 #define DO_7C  (BIT(2) | BIT(5) | BIT(22))
 #define DO_7D  (BIT(4) | BIT(14) | BIT(26) | BIT(27) | BIT(29))
 #define DO_E1C (BIT(0) | BIT(5) | BIT(8))
@@ -58,6 +58,7 @@ static const struct flag flags[] = {
     {"sse2", W_1D, 26}, {"ss", W_1D, 27}, {"ht", W_1D, 28}, {"tm", W_1D, 29}, {"ia64", W_1D, 30}, {"pbe", W_1D, 31},
     {"fsgsbase", W_7B, 0}, {"tsc-adjust", W_7B, 1}, {"sgx", W_7B, 2}, {"bmi1", W_7B, 3}, {"hle", W_7B, 4},
     {"avx2", W_7B, 5}, {"smep", W_7B, 7}, {"bmi2", W_7B, 8}, {"erms", W_7B, 9}, {"invpcid", W_7B, 10}, {"rtm", W_7B, 11},
+    {"zero-fcs-fds", W_7B, 13},
     {"mpx", W_7B, 14}, {"avx512f", W_7B, 16}, {"avx512dq", W_7B, 17}, {"rdseed", W_7B, 18}, {"adx", W_7B, 19},
     {"smap", W_7B, 20}, {"avx512ifma", W_7B, 21}, {"pcommit", W_7B, 22}, {"clflushopt", W_7B, 23}, {"clwb", W_7B, 24},
     {"intel-pt", W_7B, 25}, {"avx512pf", W_7B, 26}, {"avx512er", W_7B, 27}, {"avx512cd", W_7B, 28}, {"sha-ni", W_7B, 29},
