@@ -4,6 +4,8 @@
 set(HEC_EMPTY_MAIN ${CMAKE_BINARY_DIR}/empty_main.c)
 file(WRITE ${HEC_EMPTY_MAIN} "int main(void) { return 0; }\n")
 
+add_custom_target(layers)
+
 function(hec_layer name)
   cmake_parse_arguments(L "" "" "DEPS;SUBDIRS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c ${PROJECT_SOURCE_DIR}/src/${name}/*.S)
@@ -27,6 +29,7 @@ function(hec_layer name)
   target_compile_options(layercheck-${name} PRIVATE -Wno-missing-prototypes)
   target_link_libraries(layercheck-${name} PRIVATE -Wl,--whole-archive hec_${name} -Wl,--no-whole-archive
                         -Wl,--no-undefined)
+  add_dependencies(layers layercheck-${name})
 endfunction()
 
 set(HEC_EMPTY_ROOM ${CMAKE_BINARY_DIR}/empty_room.c)

@@ -5,8 +5,10 @@ packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages gcc make cmake ninja-build pkg-config zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libcmocka-dev libzydis-dev acpica-tools" ;;
-    boot) packages="$packages cpio gzip busybox-static" ;;
-    *) echo "deps.sh: unknown group '$group' (build, boot)" >&2; exit 2 ;;
+    boot) packages="$packages cpio gzip" ;;
+    check) packages="$packages clang-format" ;;
+    fuzz) packages="$packages clang llvm" ;;
+    *) echo "deps.sh: unknown group '$group' (build, boot, check, fuzz)" >&2; exit 2 ;;
     esac
 done
 missing=
@@ -18,4 +20,4 @@ echo "hecaton: installing Debian packages:$missing"
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 $sudo apt-get update -q >/dev/null
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends $missing >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >/dev/null

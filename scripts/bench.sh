@@ -1,0 +1,71 @@
+#!/bin/sh
+# bench.sh: the benchmark table. Boots of Debian's kernel with SIZES ("1 300 1024") CPUs, from start to power-off: wall
+# seconds, CPU seconds, and host memory past the guest's own; QEMU's TCG beside it when it is installed (QEMU=0: not).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(dirname "$here")
+build=${HEC_BUILD:-$top/build}
+hecaton=${HECATON:-$build/release/hecaton}
+kernel=$("$here/fetch-kernel.sh" "${KERNEL:-6.12-cloud}")
+"$here/mkinitramfs.sh" "$build/initramfs.gz"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Resident MiB of a process without its guest RAM, which are the mappings of 256 MiB and more.
+own_memory() {
+    awk '/^[0-9a-f]+-/ { big = 0 } /^Size:/ { big = $2 >= 262144 } /^Rss:/ && !big { n += $2 } END { print int(n / 1024) }' \
+        "/proc/$1/smaps" 2>/dev/null || echo 0
+}
+
+# run COMMAND...: sets wall, cpu (seconds) and mem (MiB, the largest sample).
+run() {
+    start=$(date +%s.%N)
+    "$@" </dev/null >"$work/out" 2>&1 &
+    pid=$!
+    mem=0
+    ticks=0
+    while kill -0 "$pid" 2>/dev/null; do
+        now=$(own_memory "$pid")
+        [ "${now:-0}" -le "$mem" ] || mem=$now
+        t=$(awk '{ print $14 + $15 }' "/proc/$pid/stat" 2>/dev/null) || t=
+        ticks=${t:-$ticks}
+        sleep 0.2
+    done
+    wait "$pid" || true
+    wall=$(echo "$start $(date +%s.%N)" | awk '{ printf "%.1f", $2 - $1 }')
+    cpu=$(awk -v t="$ticks" -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%.1f", t / hz }')
+}
+
+row() {
+    up=$(tr -d '\r' <"$work/console" | sed -n 's/^guest: nproc *//p')
+    printf '%-10s %6s %8s %8s %8s %8s\n' "$1" "$2" "${up:-none}" "$wall" "$cpu" "$mem"
+}
+
+append="console=ttyS0 cryptomgr.notests panic=-1"
+printf '%-10s %6s %8s %8s %8s %8s\n' engine CPUs 'came up' 'wall s' 'CPU s' 'own MiB'
+for n in ${SIZES:-1 300 1024}; do
+    mem_arg=$([ "$n" -gt 1800 ] && echo $((n * 2 + 512))M || echo 4G)
+    rm -f "$work/console"
+    : >"$work/console"
+    run "$hecaton" -smp "$n" -m "$mem_arg" -kernel "$kernel" -initrd "$build/initramfs.gz" -append "$append" \
+        -serial "file:$work/console" -no-reboot
+    row hecaton "$n"
+    [ "${QEMU:-1}" != 0 ] && command -v qemu-system-x86_64 >/dev/null || continue
+    iommu=
+    machine=q35,accel=tcg
+    extra=
+    [ "$n" -le 255 ] || { iommu="-device intel-iommu,intremap=on,eim=on"; machine=$machine,kernel-irqchip=split; }
+    # What QEMU needs not to spend its time in calibration loops.
+    [ "$n" -le 1 ] || extra="cpuhp.parallel=0 tsc=reliable lpj=10000000"
+    : >"$work/console"
+    run timeout "${QEMU_LIMIT:-600}" qemu-system-x86_64 -M "$machine" -cpu max -smp "$n" -m "$mem_arg" -kernel "$kernel" \
+        -initrd "$build/initramfs.gz" -append "$append $extra" -display none -serial "file:$work/console" -no-reboot $iommu
+    row qemu-tcg "$n"
+done
+
+for b in "$build"/release/bench/bench_*; do
+    [ -x "$b" ] && [ -f "$b" ] || continue
+    echo
+    echo "$(basename "$b"):"
+    "$b"
+done

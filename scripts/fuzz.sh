@@ -1,0 +1,14 @@
+#!/bin/sh
+# fuzz.sh BUILD: run every libFuzzer target for SECONDS_EACH (60) seconds; its corpus grows below BUILD/corpus.
+set -eu
+build=$1
+found=0
+for t in "$build"/tests/fuzz/*_fuzz; do
+    [ -x "$t" ] || continue
+    found=1
+    corpus=$build/corpus/$(basename "$t")
+    mkdir -p "$corpus"
+    echo "== $(basename "$t")"
+    "$t" -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=4096 -print_final_stats=0 -verbosity=0 -close_fd_mask=1 "$corpus"
+done
+[ "$found" = 1 ] || { echo "fuzz.sh: no targets in $build/tests/fuzz" >&2; exit 1; }
