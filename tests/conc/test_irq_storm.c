@@ -21,7 +21,7 @@
 #define CPUS     24 /* that keep their mode and must lose nothing */
 #define FLIPPERS 8  /* that change mode, ID and logical ID all the time */
 #define THREADS  4
-#define ROUNDS   20000
+#define ROUNDS   60000
 #define PATIENCE 3000000 /* yields until a missing request counts as lost */
 
 enum { VEC_FIRST = 0x30, VEC_PIN = 0xd0, VEC_NOISE = 0x21 };
