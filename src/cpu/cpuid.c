@@ -3,7 +3,8 @@
  * The CPU is a GenuineIntel of family 6 with Sapphire Rapids' number. Intel, because Linux then drops the 10 ms INIT
  * delay; that number, because in Linux 6.1 and 6.12 it is on no list of vulnerable or quirky models that IA32_ARCH_
  * CAPABILITIES' *_NO bits do not overrule, so there is no page-table isolation and there are no retpolines (enhanced
- * IBRS stands for them).
+ * IBRS stands for them, and BHI_DIS_S for the loop that would run at every system call: for a guest under a hypervisor
+ * Linux does not believe BHI_NO).
  *
  * Time is told three ways that agree, so that no guest calibrates: leaf 15h (1 GHz crystal, ratio 1), leaf 16h, leaf
  * 40000010h; with an invariant TSC, TSC_ADJUST and the TSC deadline timer. TPAUSE lets udelay() give up the CPU.
@@ -158,7 +159,9 @@ static void basic(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint
         break;
     case 7:
         if (sub == 0)
-            *r = (struct cpuid_regs){.ebx = m->std7_ebx, .ecx = m->std7_ecx, .edx = m->std7_edx};
+            *r = (struct cpuid_regs){.eax = 2, .ebx = m->std7_ebx, .ecx = m->std7_ecx, .edx = m->std7_edx};
+        else if (sub == 2)
+            r->edx = m->std7_2_edx;
         break;
     case 0xb:
         topology(m, cpu, false, sub, r);

@@ -19,6 +19,7 @@ struct cpuid_model {
     uint32_t max_apic_id;
     uint32_t std1_ecx, std1_edx;      /* leaf 1 */
     uint32_t std7_ebx, std7_ecx, std7_edx;
+    uint32_t std7_2_edx;              /* leaf 7, subleaf 2 */
     uint32_t ext1_ecx, ext1_edx;      /* leaf 80000001h */
     uint32_t std6_eax;                /* leaf 6: ARAT */
     uint32_t ext7_edx;                /* leaf 80000007h: invariant TSC */
@@ -90,6 +91,8 @@ void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaqu
 #define CPUID_7_EDX_SERIALIZE  (1u << 14)
 #define CPUID_7_EDX_SPEC_CTRL  (1u << 26)
 #define CPUID_7_EDX_ARCH_CAPS  (1u << 29)
+
+#define CPUID_7_2_EDX_BHI_CTRL (1u << 4)
 
 #define CPUID_EXT1_EDX_SYSCALL (1u << 11)
 #define CPUID_EXT1_EDX_NX      (1u << 20)

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum word { W_1C, W_1D, W_7B, W_7C, W_7D, W_E1C, W_E1D, W_6A, W_E7D, W_KVM, W_ARCH, W_COUNT };
+enum word { W_1C, W_1D, W_7B, W_7C, W_7D, W_72D, W_E1C, W_E1D, W_6A, W_E7D, W_KVM, W_ARCH, W_COUNT };
 
 struct flag {
     const char *name;
@@ -35,7 +35,8 @@ struct flag {
                  BIT(24) | BIT(26) | BIT(27) | BIT(62))
 
 static const uint64_t implemented[W_COUNT] = {
-    [W_1C] = DO_1C, [W_1D] = DO_1D, [W_7B] = DO_7B, [W_7C] = DO_7C, [W_7D] = DO_7D, [W_E1C] = DO_E1C, [W_E1D] = DO_E1D,
+    [W_1C] = DO_1C, [W_1D] = DO_1D, [W_7B] = DO_7B, [W_7C] = DO_7C, [W_7D] = DO_7D, [W_72D] = BIT(4) | BIT(5),
+    [W_E1C] = DO_E1C, [W_E1D] = DO_E1D,
     [W_6A] = BIT(2), [W_E7D] = BIT(8), [W_KVM] = DO_KVM, [W_ARCH] = DO_ARCH,
 };
 
@@ -73,6 +74,8 @@ static const struct flag flags[] = {
     {"amx-bf16", W_7D, 22}, {"avx512-fp16", W_7D, 23}, {"amx-tile", W_7D, 24}, {"amx-int8", W_7D, 25},
     {"spec-ctrl", W_7D, 26}, {"stibp", W_7D, 27}, {"flush-l1d", W_7D, 28}, {"arch-capabilities", W_7D, 29},
     {"core-capability", W_7D, 30}, {"ssbd", W_7D, 31},
+    {"psfd", W_72D, 0}, {"ipred-ctrl", W_72D, 1}, {"rrsba-ctrl", W_72D, 2}, {"ddpd-u", W_72D, 3}, {"bhi-ctrl", W_72D, 4},
+    {"mcdt-no", W_72D, 5},
     {"lahf-lm", W_E1C, 0}, {"cmp-legacy", W_E1C, 1}, {"svm", W_E1C, 2}, {"extapic", W_E1C, 3}, {"cr8legacy", W_E1C, 4},
     {"abm", W_E1C, 5}, {"lzcnt", W_E1C, 5}, {"sse4a", W_E1C, 6}, {"misalignsse", W_E1C, 7}, {"3dnowprefetch", W_E1C, 8},
     {"osvw", W_E1C, 9}, {"ibs", W_E1C, 10}, {"xop", W_E1C, 11}, {"skinit", W_E1C, 12}, {"wdt", W_E1C, 13},
@@ -126,6 +129,7 @@ static void words_to_model(const uint64_t w[W_COUNT], struct cpuid_model *m)
     m->std7_ebx = (uint32_t)w[W_7B];
     m->std7_ecx = (uint32_t)w[W_7C];
     m->std7_edx = (uint32_t)w[W_7D];
+    m->std7_2_edx = (uint32_t)w[W_72D];
     m->ext1_ecx = (uint32_t)w[W_E1C];
     m->ext1_edx = (uint32_t)w[W_E1D];
     m->std6_eax = (uint32_t)w[W_6A];
@@ -287,8 +291,8 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
 
 static const char *const word_names[W_COUNT] = {
     [W_1C] = "1 ECX",         [W_1D] = "1 EDX",         [W_7B] = "7 EBX",         [W_7C] = "7 ECX",
-    [W_7D] = "7 EDX",         [W_6A] = "6 EAX",         [W_E1C] = "80000001 ECX", [W_E1D] = "80000001 EDX",
-    [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
+    [W_7D] = "7 EDX",         [W_72D] = "7.2 EDX",      [W_6A] = "6 EAX",         [W_E1C] = "80000001 ECX",
+    [W_E1D] = "80000001 EDX", [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
 };
 
 void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaque)

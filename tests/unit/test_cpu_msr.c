@@ -57,6 +57,8 @@ static void what_linux_expects_exists(void **state)
     assert_true(get(MSR_UCODE_REV) >> 32 != 0);
     assert_true(set(MSR_UCODE_REV, 0));
     assert_true(get(MSR_MISC_ENABLE) & 1);
+    assert_true(set(MSR_SPEC_CTRL, 0x401));
+    assert_false(set(MSR_SPEC_CTRL, 4)); /* SSBD */
     assert_true(set(MSR_PRED_CMD, 1));
     assert_false(set(MSR_PRED_CMD, 2));
     assert_int_equal(get(MSR_ARCH_CAPS), rig.model.arch_capabilities);
@@ -149,8 +151,9 @@ static void the_deadline_is_a_tsc_value(void **state)
 static void flags_take_their_msrs_with_them(void **state)
 {
     soft_rig_fini(&rig);
-    soft_rig_init(&rig, 2 * MIB,
-                  "max,tsc-deadline=off,tsc-adjust=off,spec-ctrl=off,arch-capabilities=off,waitpkg=off,mtrr=off");
+    soft_rig_init(
+        &rig, 2 * MIB,
+        "max,tsc-deadline=off,tsc-adjust=off,spec-ctrl=off,bhi-ctrl=off,arch-capabilities=off,waitpkg=off,mtrr=off");
     static const uint32_t gone[] = {MSR_TSC_DEADLINE,   MSR_TSC_ADJUST, MSR_SPEC_CTRL,     MSR_ARCH_CAPS,
                                     MSR_UMWAIT_CONTROL, MSR_MTRR_CAP,   MSR_MTRR_DEF_TYPE, MSR_MTRR_PHYS_BASE0};
     uint64_t val;

@@ -24,10 +24,11 @@ enum {
 #define MISC_ENABLE_FIXED  (BIT(11) | BIT(12)) /* no BTS, no PEBS */
 #define MISC_ENABLE_KNOWN                                                                                              \
     (BIT(0) | BIT(3) | BIT(7) | BIT(11) | BIT(12) | BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34))
-#define SPEC_CTRL_IBRS  UINT64_C(1)
-#define SPEC_CTRL_STIBP UINT64_C(2)
-#define PRED_CMD_IBPB   UINT64_C(1)
-#define UMWAIT_RESERVED (~UINT64_C(0xffffffff) | 2)
+#define SPEC_CTRL_IBRS    UINT64_C(1)
+#define SPEC_CTRL_STIBP   UINT64_C(2)
+#define SPEC_CTRL_BHI_DIS BIT(10)
+#define PRED_CMD_IBPB     UINT64_C(1)
+#define UMWAIT_RESERVED   (~UINT64_C(0xffffffff) | 2)
 
 static bool put(uint64_t *field, uint64_t val, bool ok)
 {
@@ -146,6 +147,18 @@ static bool efer_write(struct soft_vcpu *v, uint64_t val)
     return true;
 }
 
+/* Nothing speculates here: the bits are kept and do nothing. */
+static uint64_t spec_ctrl_valid(const struct cpuid_model *m)
+{
+    return (m->std7_edx & CPUID_7_EDX_SPEC_CTRL ? SPEC_CTRL_IBRS | SPEC_CTRL_STIBP : 0) |
+           (m->std7_2_edx & CPUID_7_2_EDX_BHI_CTRL ? SPEC_CTRL_BHI_DIS : 0);
+}
+
+static bool spec_ctrl_exists(const struct cpuid_model *m)
+{
+    return m->std7_edx & CPUID_7_EDX_SPEC_CTRL || m->std7_2_edx & CPUID_7_2_EDX_BHI_CTRL;
+}
+
 static bool misc_enable_write(struct soft_vcpu *v, uint64_t val)
 {
     return put(&v->st.misc_enable, val | MISC_ENABLE_FIXED, !(val & ~MISC_ENABLE_KNOWN));
@@ -199,7 +212,7 @@ static bool known_read(struct soft_vcpu *v, uint32_t msr, uint64_t *val)
     case MSR_TSC_ADJUST:
         return value(val, s->tsc_adjust, m->std7_ebx & CPUID_7_EBX_TSC_ADJUST);
     case MSR_SPEC_CTRL:
-        return value(val, s->spec_ctrl, m->std7_edx & CPUID_7_EDX_SPEC_CTRL);
+        return value(val, s->spec_ctrl, spec_ctrl_exists(m));
     case MSR_UCODE_REV:
         return value(val, UCODE_REVISION << 32, true);
     case MSR_PLATFORM_INFO:
@@ -269,8 +282,7 @@ static bool known_write(struct soft_vcpu *v, uint32_t msr, uint64_t val)
         deadline_write(v, val);
         return true;
     case MSR_SPEC_CTRL:
-        return put(&s->spec_ctrl, val,
-                   m->std7_edx & CPUID_7_EDX_SPEC_CTRL && !(val & ~(SPEC_CTRL_IBRS | SPEC_CTRL_STIBP)));
+        return put(&s->spec_ctrl, val, spec_ctrl_exists(m) && !(val & ~spec_ctrl_valid(m)));
     case MSR_PRED_CMD:
         return m->std7_edx & CPUID_7_EDX_SPEC_CTRL && !(val & ~PRED_CMD_IBPB);
     case MSR_UCODE_REV: /* 0, before CPUID loads the revision */
