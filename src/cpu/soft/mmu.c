@@ -281,10 +281,13 @@ bool lin_probe_write(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc
 uint8_t *lin_atomic(struct soft_vcpu *v, gva_t gva, unsigned size, bool *atomic_via_excl)
 {
     struct span s;
+    bool split = (gva & 63) + size > 64;
+    uint8_t *p = split ? NULL : tlb_write(v, gva, size);
     *atomic_via_excl = false;
+    if (p)
+        return p;
     if (!span_map(v, gva, size, ACC_WRITE, &s))
         return NULL;
-    bool split = (gva & 63) + size > 64;
     if (split || !s.p[0].host || block_page_has_code(v->vm, s.p[0].gpa)) {
         *atomic_via_excl = true;
         return NULL;
