@@ -218,8 +218,8 @@ const uint8_t *sse_mem_src(struct soft_vcpu *v, const struct insn *in, unsigned 
         if (likely(p && !(aligned && (gva & 15)))) {
             if (size == 16)
                 return p;
-            memset(buf, 0, 16);
-            ram_copy(buf, p, size);
+            /* One 16-byte store: the stub's load of the image can then be forwarded from it. */
+            _mm_storeu_si128((__m128i *)buf, _mm_cvtsi64_si128((long long)guest_ld(p, size)));
             return buf;
         }
     }

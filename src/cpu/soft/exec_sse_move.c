@@ -5,6 +5,28 @@
 
 /* ---- partial XMM loads and stores ---- */
 
+/* Register images are written whole, so that the next instruction's 16-byte load is forwarded from one store. */
+static __m128i image(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+static void set_image(uint8_t *p, __m128i x)
+{
+    _mm_storeu_si128((__m128i *)p, x);
+}
+
+/* The low 4 or 8 bytes of `d` become those of `s`. */
+static void merge_low(uint8_t *d, const uint8_t *s, unsigned size)
+{
+    __m128i x = image(d), y = image(s);
+    if (size == 4)
+        x = _mm_castps_si128(_mm_move_ss(_mm_castsi128_ps(x), _mm_castsi128_ps(y)));
+    else
+        x = _mm_castpd_si128(_mm_move_sd(_mm_castsi128_pd(x), _mm_castsi128_pd(y)));
+    set_image(d, x);
+}
+
 /* MOVSS, MOVSD: memory zero-extends, a register merges. */
 enum exec_result sse_movs_load(struct soft_vcpu *v, const struct insn *in)
 {
@@ -12,13 +34,12 @@ enum exec_result sse_movs_load(struct soft_vcpu *v, const struct insn *in)
     uint8_t buf[16];
     if (!sse_check(v))
         return EXEC_FAULT;
-    if (!is_mem(in)) {
-        memcpy(buf, xmm(v, in->reg), 16);
-        memcpy(buf, xmm(v, in->rm), size);
-    } else if (!sse_mem_src(v, in, size, false, buf)) {
+    if (!is_mem(in))
+        merge_low(xmm(v, in->reg), xmm(v, in->rm), size);
+    else if (sse_mem_src(v, in, size, false, buf))
+        set_image(xmm(v, in->reg), image(buf));
+    else
         return EXEC_FAULT;
-    }
-    memcpy(xmm(v, in->reg), buf, 16);
     return EXEC_OK;
 }
 
@@ -28,7 +49,7 @@ enum exec_result sse_movs_store(struct soft_vcpu *v, const struct insn *in)
     if (!sse_check(v))
         return EXEC_FAULT;
     if (!is_mem(in))
-        memcpy(xmm(v, in->rm), xmm(v, in->reg), size);
+        merge_low(xmm(v, in->rm), xmm(v, in->reg), size);
     else if (!sse_mem_store(v, in, xmm(v, in->reg), size, false))
         return EXEC_FAULT;
     return EXEC_OK;
@@ -45,7 +66,9 @@ static enum exec_result load_half(struct soft_vcpu *v, const struct insn *in, un
         s = xmm(v, in->rm) + 8 * from;
     else if (!sse_mem_src(v, in, 8, false, buf))
         return EXEC_FAULT;
-    memcpy(xmm(v, in->reg) + 8 * to, s, 8);
+    uint8_t *d = xmm(v, in->reg);
+    __m128i half = _mm_cvtsi64_si128((long long)ld64(s)), x = image(d);
+    set_image(d, to ? _mm_unpacklo_epi64(x, half) : _mm_unpackhi_epi64(_mm_slli_si128(half, 8), x));
     return EXEC_OK;
 }
 
