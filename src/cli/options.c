@@ -36,8 +36,9 @@ static int opt_nothing(struct options *o, const char *arg, struct err *e)
 
 static int opt_only_none(struct options *o, const char *arg, struct err *e)
 {
-    return strcmp(arg, "none") ? err_set(e, -EINVAL, "'%s': this machine has no such thing: only 'none' is known", arg)
-                               : 0;
+    if (!strcmp(arg, "none"))
+        return 0;
+    return err_set(e, -EINVAL, "-%s %s: this machine has no such thing: leave it out, or say none", o->option, arg);
 }
 
 static const struct option_def defs[] = {
@@ -129,6 +130,7 @@ static int parse_all(struct options *o, int argc, char **argv, struct err *e)
             return unknown_option(argv[i], e);
         if (d->arg && !(arg = argv[++i]))
             return err_set(e, -EINVAL, "-%s needs an argument: %s", d->name, d->arg);
+        o->option = d->name;
         int rc = d->fn(o, arg, e);
         if (rc)
             return rc;

@@ -12,6 +12,7 @@ struct options {
     FILE *out;
     bool smp_given;
     unsigned serials;
+    const char *option; /* the one being handled, without its dash */
 };
 
 typedef int option_fn(struct options *o, const char *arg, struct err *e);

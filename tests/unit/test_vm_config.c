@@ -1,0 +1,230 @@
+#include "vm/config.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void topology_is_filled_as_users_expect(void **state)
+{
+    static const struct {
+        struct vm_smp in, out;
+    } cases[] = {
+        {{.cpus = 1}, {1, 1, 1, 1, 1, 1}},
+        {{.cpus = 300}, {300, 300, 1, 1, 150, 2}},
+        {{.cpus = 7}, {7, 7, 1, 1, 7, 1}},
+        {{.cpus = 12, .sockets = 3}, {12, 12, 3, 1, 2, 2}},
+        {{.cpus = 12, .cores = 3, .threads = 2}, {12, 12, 2, 1, 3, 2}},
+        {{.cpus = 12, .cores = 3}, {12, 12, 4, 1, 3, 1}},
+        {{.cpus = 16, .sockets = 2, .dies = 2, .cores = 2}, {16, 16, 2, 2, 2, 2}},
+        {{.cpus = 3, .maxcpus = 8}, {3, 8, 1, 1, 4, 2}},
+        {{.sockets = 2, .cores = 3, .threads = 2}, {12, 12, 2, 1, 3, 2}},
+        {{.cpus = 32768}, {32768, 32768, 1, 1, 16384, 2}},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = {{0}};
+        struct vm_smp s = cases[i].in;
+        if (vm_config_topology(&s, &e))
+            fail_msg("%u: %s", i, e.msg);
+        assert_memory_equal(&s, &cases[i].out, sizeof s);
+    }
+    static const struct vm_smp bad[] = {
+        {.cpus = 4, .maxcpus = 2},
+        {.cpus = 4, .cores = 3},
+        {.cpus = 4, .sockets = 8},
+        {.cpus = 40000},
+        {.sockets = 32768, .dies = 32768, .cores = 32768, .threads = 32768},
+        {.cpus = 4, .sockets = 32768, .dies = 32768, .cores = 32768, .threads = 32768},
+    };
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct err e = {{0}};
+        struct vm_smp s = bad[i];
+        assert_int_equal(vm_config_topology(&s, &e), -EINVAL);
+        assert_true(e.msg[0]);
+    }
+}
+
+static struct vm_config config(uint32_t cpus)
+{
+    struct vm_config c;
+    vm_config_init(&c);
+    c.kernel = "vmlinuz";
+    c.smp = (struct vm_smp){.cpus = cpus};
+    assert_int_equal(vm_config_topology(&c.smp, NULL), 0);
+    return c;
+}
+
+static void set_ids(struct vm_config *c, uint32_t first, uint32_t from)
+{
+    c->apic_ids_n = c->smp.cpus;
+    c->apic_ids = malloc(c->apic_ids_n * sizeof *c->apic_ids);
+    c->apic_ids[0] = first;
+    for (uint32_t i = 1; i < c->apic_ids_n; i++)
+        c->apic_ids[i] = from + i - 1;
+}
+
+static void ids_have_holes_where_counts_are_no_powers_of_two(void **state)
+{
+    struct vm_config c = config(12);
+    apic_id_t ids[12];
+    static const uint32_t want[] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
+    c.smp = (struct vm_smp){12, 12, 2, 1, 3, 2};
+    vm_config_ids(&c, ids);
+    for (unsigned i = 0; i < 12; i++)
+        assert_int_equal(ids[i].id, want[i]);
+    assert_int_equal(vm_config_max_id(&c), 13);
+    set_ids(&c, 300, 7);
+    vm_config_ids(&c, ids);
+    assert_int_equal(ids[0].id, 300);
+    assert_int_equal(ids[11].id, 17);
+    assert_int_equal(vm_config_max_id(&c), 300);
+    assert_true(vm_config_firmware_x2apic(&c));
+    c.firmware_x2apic = VM_OFF;
+    assert_false(vm_config_firmware_x2apic(&c));
+    vm_config_fini(&c);
+}
+
+static void refused(struct vm_config *c, const char *why, const char *remedy)
+{
+    struct err e = {{0}};
+    if (config_check(c, &e) >= 0)
+        fail_msg("accepted, though %s", why);
+    if (!strstr(e.msg, why) || !strstr(e.msg, remedy) || strchr(e.msg, '\n'))
+        fail_msg("'%s' does not say '%s' and '%s'", e.msg, why, remedy);
+    vm_config_fini(c);
+}
+
+static void accepted(struct vm_config *c)
+{
+    struct err e = {{0}};
+    if (config_check(c, &e))
+        fail_msg("%s", e.msg);
+    vm_config_fini(c);
+}
+
+static void cpus_without_a_route_are_refused(void **state)
+{
+    struct vm_config c = config(300);
+    accepted(&c);
+    c = config(300);
+    c.cpu = "max,x2apic=off";
+    refused(&c, "x2APIC", "drop x2apic=off");
+    c = config(300);
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    refused(&c, "extended destination", "kvm-msi-ext-dest-id");
+    c = config(255); /* IDs 0 .. 254 */
+    c.cpu = "max,kvm-msi-ext-dest-id=off,x2apic=off";
+    accepted(&c);
+    c = config(256);
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    refused(&c, "broadcast quirk", "apic-ids=");
+    c = config(3);
+    set_ids(&c, 255, 1);
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    refused(&c, "broadcast quirk", "leave 255 out");
+    c = config(3);
+    set_ids(&c, 255, 1);
+    accepted(&c);
+    c = config(300);
+    set_ids(&c, 0, 256);
+    accepted(&c);
+    c = config(4);
+    set_ids(&c, 30000, 32765);
+    accepted(&c);
+    c = config(32768);
+    accepted(&c);
+    c = config(4);
+    c.firmware_x2apic = VM_ON;
+    c.cpu = "max,x2apic=off";
+    refused(&c, "firmware-x2apic", "drop");
+    c = config(3 * 5000);
+    c.smp = (struct vm_smp){15000, 15000, 3, 1, 5000, 1};
+    accepted(&c);
+    c.kernel = "vmlinuz";
+    c = config(5 * 5 * 1025);
+    c.smp = (struct vm_smp){25625, 25625, 5, 5, 1025, 1}; /* 3 + 3 + 11 bits */
+    refused(&c, "topology", "powers of two");
+}
+
+static void id_lists_are_checked(void **state)
+{
+    struct vm_config c = config(4);
+    set_ids(&c, 5, 5);
+    refused(&c, "twice", "own");
+    c = config(4);
+    set_ids(&c, 5, 100);
+    c.apic_ids_n = 3;
+    refused(&c, "3 IDs", "-smp");
+    c = config(4);
+    set_ids(&c, 32768, 0);
+    refused(&c, "32768", "32767");
+}
+
+static void contradictions_are_refused(void **state)
+{
+    struct vm_config c = config(4);
+    c.deterministic = true;
+    c.time = VM_TIME_REAL;
+    refused(&c, "real time", "drop time=real");
+    c = config(4);
+    c.deterministic = true;
+    c.workers = 2;
+    refused(&c, "one worker", "drop workers=2");
+    c = config(4);
+    c.accel[0] = VM_ACCEL_KVM;
+    refused(&c, "kvm", "-accel soft");
+    c = config(4);
+    c.accel[0] = VM_ACCEL_KVM;
+    c.accel[1] = VM_ACCEL_SOFT;
+    c.accels = 2;
+    accepted(&c);
+    c = config(4);
+    c.kernel = NULL;
+    refused(&c, "nothing to start", "-kernel");
+    c = config(4);
+    c.mem_size = 4097;
+    refused(&c, "4097", "multiple");
+    c = config(4);
+    c.debug_exit = true;
+    c.debug_exit_base = 0xffff;
+    refused(&c, "isa-debug-exit", "FFFFh");
+    c = config(4);
+    c.serial[0].kind = VM_SERIAL_UNIX;
+    c.serial[0].spec = calloc(1, 200);
+    memset(c.serial[0].spec, 'p', 199);
+    memcpy(c.serial[0].spec, "unix:", 5);
+    refused(&c, "socket", "shorter");
+}
+
+static void too_little_memory_for_linux_says_how_much(void **state)
+{
+    struct err e = {{0}};
+    struct vm_config c = config(300);
+    c.mem_size = 128 << 20;
+    assert_int_equal(config_check(&c, &e), 0); /* other payloads may do with it */
+    assert_int_equal(config_check_linux(&c, &e), -ENOMEM);
+    assert_non_null(strstr(e.msg, "300 CPUs"));
+    assert_non_null(strstr(e.msg, "give -m 667M"));
+    c.mem_size = UINT64_C(667) << 20;
+    assert_int_equal(config_check_linux(&c, &e), 0);
+    c = config(1);
+    c.mem_size = 64 << 20;
+    assert_int_equal(config_check_linux(&c, &e), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(topology_is_filled_as_users_expect),
+        cmocka_unit_test(ids_have_holes_where_counts_are_no_powers_of_two),
+        cmocka_unit_test(cpus_without_a_route_are_refused),
+        cmocka_unit_test(id_lists_are_checked),
+        cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(too_little_memory_for_linux_says_how_much),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
