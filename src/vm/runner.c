@@ -14,11 +14,14 @@
 #define QUANTUM      100000u
 #define QUANTUM_BUSY 20000u
 #endif
-#define BUSY_QUEUE 8u                      /* runnable vCPUs a worker from which slices get short */
-#define SKEW       (2 * (uint64_t)QUANTUM) /* how far one vCPU may start ahead of one that runs */
-#define SLICE_MIN  1000u                   /* not shorter for a device timer's sake */
-#define SPIN_NS    1280u                   /* what 32 PAUSEs cost on hardware */
-#define PACE_LAG   NS_PER_SEC              /* guest time an idle guest may catch up at once */
+#define BUSY_QUEUE     8u                      /* runnable vCPUs a worker from which slices get short */
+#define SKEW           (2 * (uint64_t)QUANTUM) /* how far one vCPU may start ahead of one that runs */
+#define SLICE_MIN      1000u                   /* not shorter for a device timer's sake */
+#define SPIN_NS        1280u                   /* what 32 PAUSEs cost on hardware */
+#define SPIN_FREE      4u                      /* spins in a row before naps get longer */
+#define SPIN_DOUBLINGS 8u                      /* longest nap: SPIN_NS << 8, a third of a millisecond */
+#define SPIN_PROGRESS  2000u                   /* a slice this long was not just spinning */
+#define PACE_LAG       NS_PER_SEC              /* guest time an idle guest may catch up at once */
 
 enum slot_state { SLOT_PARKED, SLOT_QUEUED, SLOT_RUNNING };
 
@@ -28,6 +31,7 @@ struct slot {
     _Atomic uint32_t state; /* (a) changed under home's lock */
     _Atomic uint32_t home;  /* (a) worker index; changed under the old home's lock */
     uint64_t vtime;         /* (l, or the running worker) guest ns, or run time in ns in real time */
+    uint32_t spins;         /* (l) slices in a row that ended spinning */
     bool started;           /* (l) */
     bool dead;              /* (l) left by shutdown or error: not run again before a restart */
 } __attribute__((aligned(64)));
@@ -346,18 +350,20 @@ static void retire(struct runner *r, struct worker *w, struct slot *s, const str
     r->cfg.on_exit(r->cfg.opaque, VCPU_IDX(s - r->slot), run->exit, run->err);
 }
 
-/* A spinner waits for somebody: time passes for it, and whom it names goes first. */
+/* A spinner waits for somebody else's doing. In virtual time it naps, the longer the longer it has spun, at most a good
+ * part of what it has waited already: hundreds of CPUs that spin while one works would otherwise cost hundreds of times
+ * that one's work. A kick ends the nap. In real time it only lets others go first. */
 static void spin(struct runner *r, struct worker *w, struct slot *s, const struct cpu_run *run)
 {
-    s->vtime += SPIN_NS;
-    struct slot *to = run->has_yield_to ? &r->slot[run->yield_to.i] : s;
-    if (to != s && atomic_load(&to->state) == SLOT_QUEUED) {
-        struct worker *home = lock_home(r, to);
-        if (atomic_load(&to->state) == SLOT_QUEUED)
-            s->vtime = max_u64(s->vtime, min_u64(to->vtime + 1, s->vtime + QUANTUM));
-        pthread_mutex_unlock(&home->lock);
+    unsigned doublings = s->spins < SPIN_FREE ? 0 : (s->spins - SPIN_FREE) / 2;
+    s->spins = run->used > SPIN_PROGRESS ? 0 : s->spins + 1;
+    if (is_real(r)) {
+        s->vtime += SPIN_NS;
+        requeue(w, s);
+        return;
     }
-    requeue(w, s);
+    uint64_t nap = SPIN_NS << (doublings < SPIN_DOUBLINGS ? doublings : SPIN_DOUBLINGS);
+    park(r, w, s, min_u64(s->vtime + nap, fabric_timer_deadline(r->fabric, VCPU_IDX(s - r->slot))));
 }
 
 /* FNV-1a over what the slice did. */
@@ -382,6 +388,8 @@ static void account(struct runner *r, struct worker *w, struct slot *s, const st
 
 static void settle(struct runner *r, struct worker *w, struct slot *s, const struct cpu_run *run)
 {
+    if (run->exit != CPU_EXIT_SPIN)
+        s->spins = 0;
     uint64_t deadline = fabric_timer_deadline(r->fabric, VCPU_IDX(s - r->slot));
     switch (run->exit) {
     case CPU_EXIT_BUDGET:
