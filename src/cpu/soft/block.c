@@ -332,6 +332,17 @@ static void settle(struct block *b, const struct block_draft *d, uint64_t key, s
     atomic_store_explicit(&b->gate, d->n, memory_order_relaxed);
 }
 
+/* Under `lock`: take dead blocks out of a chain, or self-modifying code would make it ever longer. A look-up that
+ * stands on one of them finds its way: the block and its `next` stay. */
+static void prune(_Atomic(struct block *) *at)
+{
+    for (struct block *b; (b = atomic_load_explicit(at, memory_order_relaxed));)
+        if (alive(b))
+            at = &b->next;
+        else
+            atomic_store_explicit(at, atomic_load_explicit(&b->next, memory_order_relaxed), memory_order_release);
+}
+
 /* Under `lock`, the page marked. NULL: the arena is full. */
 static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t key, const struct block_draft *d)
 {
@@ -344,6 +355,7 @@ static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t
     b->page_next = p->blocks;
     p->blocks = b;
     _Atomic(struct block *) *head = &c->hash[hash_of(key)];
+    prune(head);
     atomic_store_explicit(&b->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(head, b, memory_order_release);
     return b;

@@ -168,7 +168,7 @@ SCANS(uint64_t)
     static HANDLER(op_popcnt_rr_##T)                                                                                   \
     {                                                                                                                  \
         uint64_t x = REG(T, u->src);                                                                                   \
-        ZF_ONLY(!x, 0);                                                                                                \
+        flags_put(v, x ? 0 : RF_ZF);                                                                                   \
         x -= x >> 1 & UINT64_C(0x5555555555555555);                                                                    \
         x = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));                              \
         x = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);                                                             \

@@ -120,8 +120,9 @@
 /* The conditions compilers use after each. */
 #define CCS_cmp(X, op, T)                                                                                              \
     X(op, 2, T)                                                                                                        \
-    X(op, 3, T) X(op, 4, T) X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T) X(op, 12, T) X(op, 13, T)      \
-        X(op, 14, T) X(op, 15, T)
+    X(op, 3, T)                                                                                                        \
+    X(op, 4, T) X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T) X(op, 12, T) X(op, 13, T) X(op, 14, T)     \
+        X(op, 15, T)
 #define CCS_test(X, op, T) X(op, 4, T) X(op, 5, T) X(op, 8, T) X(op, 9, T) X(op, 14, T) X(op, 15, T)
 #define CCS_sub(X, op, T)                                                                                              \
     X(op, 2, T) X(op, 3, T) X(op, 4, T) X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T)

@@ -402,13 +402,12 @@ enum exec_result gen_cmpxchg(struct soft_vcpu *v, const struct insn *in)
     struct rmw m = {0};
     if (!opnd_get(v, in, &in->src, &m.b) || !opnd_get(v, in, &acc, &m.c) || !rmw(v, in, &m))
         return EXEC_FAULT;
-    bool equal = m.c == m.old;
-    if (!equal)
-        opnd_put(v, in, &acc, m.old);
-    if (equal || in->dst.kind == OPND_MEM || in->dst.reg != RAX)
+    if (m.c == m.old) {
         rmw_finish(v, in, &m);
-    else
-        commit_flags(v, &m.out);
+        return EXEC_OK;
+    }
+    opnd_put(v, in, &acc, m.old); /* a register destination stays as it is, upper half included */
+    commit_flags(v, &m.out);
     return EXEC_OK;
 }
 
