@@ -130,6 +130,16 @@ static uint64_t entry_paddr(const struct elf *elf, uint64_t entry)
     return entry;
 }
 
+/* Segments that overlap would make loading cost more than RAM has bytes. */
+static bool segments_overlap(const struct elf *elf)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < elf->n; i++)
+        if (__builtin_add_overflow(sum, elf->load[i].memsz, &sum))
+            return true;
+    return sum > elf->end - elf->start;
+}
+
 int elf_parse(const struct image *im, struct elf *out, struct err *e)
 {
     Elf64_Ehdr h;
@@ -150,6 +160,8 @@ int elf_parse(const struct image *im, struct elf *out, struct err *e)
     int rc = walk_phdrs(im, &h, out, e);
     if (!rc && !out->n)
         rc = err_set(e, -ENOEXEC, "kernel %s: nothing in it is to be loaded", im->name);
+    if (!rc && segments_overlap(out))
+        rc = err_set(e, -EBADMSG, "kernel %s: corrupt: its segments overlap", im->name);
     out->entry = entry_paddr(out, h.e_entry);
     return rc;
 }

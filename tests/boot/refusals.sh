@@ -1,0 +1,51 @@
+#!/bin/sh
+# refusals.sh HECATON: what a user gets wrong ends with one line that begins "hecaton:", exit status 1 (2 for usage), and
+# never a signal.
+set -u
+hecaton=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+
+# refuse STATUS PATTERN ARGUMENT...
+refuse() {
+    want=$1
+    pattern=$2
+    shift 2
+    timeout 60 "$hecaton" "$@" >out 2>err </dev/null
+    got=$?
+    if [ "$got" != "$want" ] || [ "$(wc -l <err)" != 1 ] || [ -s out ] || ! grep -q '^hecaton: ' err || ! grep -q -- "$pattern" err; then
+        echo "refusals.sh: hecaton $*: status $got, wanted $want and '$pattern':"
+        cat err
+        failed=1
+    fi
+}
+
+head -c 100000 /dev/zero >zeros
+head -c 100000 /dev/urandom >noise
+: >empty
+mkdir dir
+printf '\177ELF\002\001\001' >elf-cut
+cp "$hecaton" userland
+
+refuse 2 "-kernel"
+refuse 2 "-serial" -kernel zeros -seriall stdio
+refuse 2 "'time'" -kernel zeros -machine tiem=real
+refuse 2 "'x2apic'" -kernel zeros -cpu max,x2apik=off
+refuse 2 "32768" -kernel zeros -smp 100000
+refuse 1 "No such file" -kernel missing
+refuse 1 "not a regular file" -kernel dir
+refuse 1 "empty" -kernel empty
+refuse 1 "not a kernel" -kernel zeros
+refuse 1 "kernel noise" -kernel noise
+refuse 1 "truncated" -kernel elf-cut
+refuse 1 "kernel userland" -kernel userland
+refuse 1 "x2APIC" -kernel zeros -smp 300 -cpu max,x2apic=off
+refuse 1 "kvm-msi-ext-dest-id" -kernel zeros -smp 300 -cpu max,kvm-msi-ext-dest-id=off
+refuse 1 "broadcast quirk" -kernel zeros -smp 256 -cpu max,kvm-msi-ext-dest-id=off
+refuse 1 "twice" -kernel zeros -machine apic-ids=3,3
+refuse 1 "-accel soft" -kernel zeros -accel kvm
+refuse 1 "nowhere" -kernel zeros -serial file:nowhere/log
+refuse 1 "nowhere" -kernel zeros -d irq -D nowhere/trace
+exit $failed
