@@ -31,7 +31,7 @@ GUEST(branch,
       "cmovs %esi, %edx; setne %bl\n6: sub $1, %ecx; jne 2b; jmp 1b");
 GUEST(percpu,
       "1: mov %gs:0x20, %rax; mov 8(%rax), %rdx; incl %gs:0x40; mov 0x10(%rdi,%rdx,8), %rcx; add %rcx, 0x18(%rdi);"
-      "cmpl $0, %gs:0x44; jne 2f; testb $4, 3(%rdi); jz 2f; nop\n2: decl %gs:0x40; mov %rdx, 0x20(%rdi);"
+      "cmpl $0, %gs:0x44; jne 2f; testb $4, 3(%rdi); jz 2f; nop\n2: decl %gs:0x40; mov %rdx, 0x28(%rdi);"
       "movzwl 0x30(%rdi), %eax; jmp 1b");
 GUEST(lock, "1: lock incl (%rdi); lock decl (%rdi); mov %eax, %edx; lock cmpxchg %edx, 8(%rdi); mov $1, %eax;"
             "lock xadd %eax, 16(%rdi); xchg %rax, 24(%rdi); jmp 1b");

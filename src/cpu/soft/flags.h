@@ -76,24 +76,34 @@ static inline void cc_set(struct soft_vcpu *v, uint32_t op, uint64_t dst, uint64
     v->cc_op = op;
 }
 
-/* CF alone: what ADC, SBB, INC, DEC and the rotates through carry ask for. */
-static inline bool flags_cf(const struct soft_vcpu *v)
+/* CF if that takes no folding, else 2 (never for CC_RFLAGS). */
+static inline unsigned flags_cf_quick(const struct soft_vcpu *v)
 {
+    uint64_t r = v->cc_dst, s = v->cc_src;
     switch ((uint8_t)v->cc_op) {
+    case CC_RFLAGS:
+        return v->st.rflags & RF_CF;
     case CC_LOGIC:
-        return false;
+        return 0;
     case CC_ADD:
-        return v->cc_dst < v->cc_src;
+        return r < s;
     case CC_SUB:
-        return v->cc_dst + v->cc_src < v->cc_src;
+        return r + s < s;
     case CC_INC:
     case CC_DEC:
     case CC_SHR:
     case CC_EXPL:
-        return v->cc_src & 1;
+        return s & 1;
     default:
-        return flags_arith(v) & RF_CF;
+        return 2;
     }
+}
+
+/* CF alone: what ADC, SBB, INC, DEC and the rotates through carry ask for. */
+static inline bool flags_cf(const struct soft_vcpu *v)
+{
+    unsigned cf = flags_cf_quick(v);
+    return cf < 2 ? cf : flags_arith(v) & RF_CF;
 }
 
 /* Set CF and leave the others, as BT does (which leaves OF, SF, AF and PF undefined): cheap, nothing is folded. */

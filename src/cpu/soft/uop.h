@@ -65,10 +65,17 @@ enum uop_stop {
 
 #if HEC_THREADED
 #define TAIL(u) return (u)->fn(v, (u))
+/* The empty asm makes gcc advance u in place and jump through memory, instead of juggling two registers. */
+#define NEXT()                                                                                                         \
+    do {                                                                                                               \
+        u++;                                                                                                           \
+        __asm__("" : "+r"(u));                                                                                         \
+        TAIL(u);                                                                                                       \
+    } while (0)
 #else
 #define TAIL(u) return (u)
+#define NEXT()  TAIL(u + 1)
 #endif
-#define NEXT() TAIL(u + 1)
 
 /* ---- registers ---- */
 #define REG(T, o) (*(T *)((char *)v + (o)))
@@ -111,6 +118,8 @@ const struct uop *uop_mem_fault(struct soft_vcpu *v, const struct uop *u);
 const struct uop *uop_done(struct soft_vcpu *v, const struct uop *u);
 /* At `rip` a new block starts; this instruction (done) ends the old one. */
 const struct uop *uop_goto(struct soft_vcpu *v, uint64_t rip);
+/* Fold the lazy flags and do this uop again: for handlers that meet a kind they don't read themselves. */
+const struct uop *uop_fold(struct soft_vcpu *v, const struct uop *u);
 /* A jump whose link can't be entered: unknown, dead, out of budget, or somebody wants attention. */
 const struct uop *uop_link_slow(struct soft_vcpu *v, const struct uop *u);
 
@@ -154,12 +163,18 @@ static inline uint64_t uop_rip(const struct soft_vcpu *v, const struct uop *u)
         gva = v->tmp;                                                                                                  \
     }
 
+/* One compare; the host address is only formed on a hit. */
+#define PROBE(e, off, bank, gva)                                                                                       \
+    const struct tlb_entry *e = &v->tlb->bank[(gva) >> 12 & (TLB_SIZE - 1)];                                           \
+    const uint64_t off = (gva) ^ e->tag
+#define HIT(off, T) likely((off) <= 4096 - sizeof(T))
+
 #define LOAD_AT(T, x, gva)                                                                                             \
     T x;                                                                                                               \
     {                                                                                                                  \
-        const uint8_t *p_ = tlb_read(v, gva, sizeof(T));                                                               \
-        if (likely(p_ != NULL)) {                                                                                      \
-            x = LD(T, p_);                                                                                             \
+        PROBE(e_, off_, r, gva);                                                                                       \
+        if (HIT(off_, T)) {                                                                                            \
+            x = LD(T, e_->host + off_);                                                                                \
         } else {                                                                                                       \
             if (!SLOW)                                                                                                 \
                 return slow(v, u);                                                                                     \
@@ -175,9 +190,9 @@ static inline uint64_t uop_rip(const struct soft_vcpu *v, const struct uop *u)
 
 #define STORE_AT(T, gva, x)                                                                                            \
     {                                                                                                                  \
-        uint8_t *p_ = tlb_write(v, gva, sizeof(T));                                                                    \
-        if (likely(p_ != NULL)) {                                                                                      \
-            ST(T, p_, x);                                                                                              \
+        PROBE(e_, off_, w, gva);                                                                                       \
+        if (HIT(off_, T)) {                                                                                            \
+            ST(T, e_->host + off_, x);                                                                                 \
         } else {                                                                                                       \
             if (!SLOW)                                                                                                 \
                 return slow(v, u);                                                                                     \
@@ -194,8 +209,10 @@ static inline uint64_t uop_rip(const struct soft_vcpu *v, const struct uop *u)
 #define RMW_LOAD(T, x)                                                                                                 \
     ADDRESS(gva_, sizeof(T), ACC_WRITE)                                                                                \
     T x;                                                                                                               \
-    uint8_t *rmw_ = tlb_write(v, gva_, sizeof(T));                                                                     \
-    if (likely(rmw_ != NULL)) {                                                                                        \
+    PROBE(rmw_e_, rmw_off_, w, gva_);                                                                                  \
+    uint8_t *rmw_ = NULL;                                                                                              \
+    if (HIT(rmw_off_, T)) {                                                                                            \
+        rmw_ = rmw_e_->host + rmw_off_;                                                                                \
         x = LD(T, rmw_);                                                                                               \
     } else {                                                                                                           \
         if (!SLOW)                                                                                                     \

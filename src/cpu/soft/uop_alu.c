@@ -4,6 +4,12 @@
 
 #define LG(T) LOG2_##T
 
+/* CF as it was. Nothing of the instruction has happened where this stands. */
+#define CARRY(c)                                                                                                       \
+    const unsigned c = flags_cf_quick(v);                                                                              \
+    if (unlikely(c > 1))                                                                                               \
+    return uop_fold(v, u)
+
 /* What each operation does with `a` and `b`: declares r, and afterwards sets the flags. */
 #define DO_add(T)  T r = (T)(a + b)
 #define CC_add(T)  cc_set(v, CC(CC_ADD, LG(T)), (uint64_t)r << SHIFT(T), (uint64_t)b << SHIFT(T))
@@ -20,12 +26,12 @@
 #define DO_xor(T)  T r = a ^ b
 #define CC_xor(T)  CC_and(T)
 #define DO_adc(T)                                                                                                      \
-    bool c = flags_cf(v);                                                                                              \
+    CARRY(c);                                                                                                          \
     T r = (T)(a + b + c)
 #define CC_adc(T)                                                                                                      \
     cc_set(v, c ? CC(CC_ADC1, LG(T)) : CC(CC_ADD, LG(T)), (uint64_t)r << SHIFT(T), (uint64_t)b << SHIFT(T))
 #define DO_sbb(T)                                                                                                      \
-    bool c = flags_cf(v);                                                                                              \
+    CARRY(c);                                                                                                          \
     T r = (T)(a - b - c)
 #define CC_sbb(T)                                                                                                      \
     cc_set(v, c ? CC(CC_SBB1, LG(T)) : CC(CC_SUB, LG(T)), (uint64_t)r << SHIFT(T), (uint64_t)b << SHIFT(T))
@@ -107,11 +113,11 @@ uop_fn *uop_alu(unsigned op, enum uop_form form, unsigned log2)
 /* ---- INC, DEC, NEG, NOT ---- */
 
 #define DO_inc(T)                                                                                                      \
-    bool c = flags_cf(v);                                                                                              \
+    CARRY(c);                                                                                                          \
     T r = (T)(a + 1)
 #define CC_inc(T) cc_set(v, CC(CC_INC, LG(T)), (uint64_t)r << SHIFT(T), c)
 #define DO_dec(T)                                                                                                      \
-    bool c = flags_cf(v);                                                                                              \
+    CARRY(c);                                                                                                          \
     T r = (T)(a - 1)
 #define CC_dec(T) cc_set(v, CC(CC_DEC, LG(T)), (uint64_t)r << SHIFT(T), c)
 #define DO_neg(T) T r = (T)-a

@@ -44,10 +44,34 @@ BOTH(SHIFTS, shl)
 BOTH(SHIFTS, shr)
 BOTH(SHIFTS, sar)
 
-/* CF and OF change, the others stay: they are folded first. */
-COLD static void rotate_flags(struct soft_vcpu *v, bool cf, bool of)
+/* CF and OF change, the others stay: AF must be known, ZF, SF and PF go on coming from cc_dst. False: fold first. */
+ALWAYS_INLINE bool rotate_flags(struct soft_vcpu *v, uint64_t carries)
 {
-    flags_put(v, (flags_arith(v) & ~(RF_CF | RF_OF)) | cf | (of ? RF_OF : 0));
+    uint64_t r = v->cc_dst, s = v->cc_src, af = 0;
+    unsigned k = 64 - (8u << (v->cc_op >> 8));
+    switch ((uint8_t)v->cc_op) {
+    case CC_RFLAGS:
+        v->st.rflags = (v->st.rflags & ~(RF_CF | RF_OF)) | carries;
+        return true;
+    case CC_EXPL:
+        af = s & RF_AF;
+        break;
+    case CC_ADD:
+        af = ((r - s) ^ r ^ s) >> k & RF_AF;
+        break;
+    case CC_SUB:
+        af = ((r + s) ^ r ^ s) >> k & RF_AF;
+        break;
+    case CC_LOGIC:
+    case CC_SHL:
+    case CC_SHR:
+        break;
+    default:
+        return false;
+    }
+    v->cc_src = carries | af;
+    v->cc_op = (v->cc_op & ~0xffu) | CC_EXPL;
+    return true;
 }
 
 #define ROTATE(T)                                                                                                      \
@@ -55,16 +79,18 @@ COLD static void rotate_flags(struct soft_vcpu *v, bool cf, bool of)
     {                                                                                                                  \
         const unsigned w = sizeof(T) * 8, n = (uint8_t)u->imm;                                                         \
         T a = REG(T, u->dst), r = (T)(a << n | a >> (w - n));                                                          \
+        if (unlikely(!rotate_flags(v, (r & 1) | ((r ^ r >> (w - 1)) & 1) << 11)))                                      \
+            return uop_fold(v, u);                                                                                     \
         PUT_##T(u->dst, r);                                                                                            \
-        rotate_flags(v, r & 1, (r ^ r >> (w - 1)) & 1);                                                                \
         NEXT();                                                                                                        \
     }                                                                                                                  \
     static HANDLER(op_ror_i_##T)                                                                                       \
     {                                                                                                                  \
         const unsigned w = sizeof(T) * 8, n = (uint8_t)u->imm;                                                         \
         T a = REG(T, u->dst), r = (T)(a >> n | a << (w - n));                                                          \
+        if (unlikely(!rotate_flags(v, r >> (w - 1) | ((r >> (w - 1) ^ r >> (w - 2)) & 1) << 11)))                      \
+            return uop_fold(v, u);                                                                                     \
         PUT_##T(u->dst, r);                                                                                            \
-        rotate_flags(v, r >> (w - 1), (r >> (w - 1) ^ r >> (w - 2)) & 1);                                              \
         NEXT();                                                                                                        \
     }
 ROTATE(uint32_t)

@@ -80,7 +80,9 @@
     static HANDLER(op_##op##_##cc##_rr_##T)                                                                            \
     {                                                                                                                  \
         T r = (T)(REG(T, u->dst) ONE_##op);                                                                            \
-        bool c = flags_cf(v);                                                                                          \
+        unsigned c = flags_cf_quick(v);                                                                                \
+        if (unlikely(c > 1))                                                                                           \
+            return uop_fold(v, u);                                                                                     \
         PUT_##T(u->dst, r);                                                                                            \
         cc_set(v, CC(KIND_##op, LG(T)), UP(T, r), c);                                                                  \
         BRANCH(cond_logic(cc, UP(T, r)));                                                                              \
@@ -121,8 +123,8 @@
 #define CCS_cmp(X, op, T)                                                                                              \
     X(op, 2, T)                                                                                                        \
     X(op, 3, T)                                                                                                        \
-    X(op, 4, T) X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T) X(op, 12, T) X(op, 13, T) X(op, 14, T)     \
-        X(op, 15, T)
+    X(op, 4, T)                                                                                                        \
+    X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T) X(op, 12, T) X(op, 13, T) X(op, 14, T) X(op, 15, T)
 #define CCS_test(X, op, T) X(op, 4, T) X(op, 5, T) X(op, 8, T) X(op, 9, T) X(op, 14, T) X(op, 15, T)
 #define CCS_sub(X, op, T)                                                                                              \
     X(op, 2, T) X(op, 3, T) X(op, 4, T) X(op, 5, T) X(op, 6, T) X(op, 7, T) X(op, 8, T) X(op, 9, T)

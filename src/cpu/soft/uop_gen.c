@@ -229,7 +229,7 @@ void alu_compute(const struct soft_vcpu *v, unsigned op, unsigned size, uint64_t
 }
 
 /* CC_RFLAGS results carry whole RFLAGS bits in src. */
-static void commit_flags(struct soft_vcpu *v, const struct alu *o)
+void rmw_flags(struct soft_vcpu *v, const struct alu *o)
 {
     if (!o->flags)
         return;
@@ -251,14 +251,6 @@ bool gen_get(struct soft_vcpu *v, const struct insn *in, const struct opnd *o, u
 }
 
 /* ---- read-modify-write ---- */
-
-/* One operation on one destination. */
-struct rmw {
-    unsigned op, size;
-    uint64_t b, c;
-    uint64_t old; /* out */
-    struct alu out;
-};
 
 static void rmw_compute(const struct soft_vcpu *v, struct rmw *m, uint64_t old)
 {
@@ -305,7 +297,7 @@ static bool rmw_plain(struct soft_vcpu *v, struct rmw *m, gva_t gva)
     return lin_write(v, gva, &m->out.r, m->size, ACC_WRITE);
 }
 
-static bool rmw_locked(struct soft_vcpu *v, struct rmw *m, gva_t gva)
+bool rmw_locked(struct soft_vcpu *v, struct rmw *m, gva_t gva)
 {
     bool via_excl;
     uint8_t *p = lin_atomic(v, gva, m->size, &via_excl);
@@ -353,7 +345,7 @@ static void rmw_finish(struct soft_vcpu *v, const struct insn *in, const struct 
 {
     if (in->dst.kind == OPND_REG)
         opnd_put(v, in, &in->dst, m->out.r);
-    commit_flags(v, &m->out);
+    rmw_flags(v, &m->out);
 }
 
 /* add or adc sbb and sub xor inc dec neg not, shifts and rotates. */
@@ -407,7 +399,7 @@ enum exec_result gen_cmpxchg(struct soft_vcpu *v, const struct insn *in)
         return EXEC_OK;
     }
     opnd_put(v, in, &acc, m.old); /* a register destination stays as it is, upper half included */
-    commit_flags(v, &m.out);
+    rmw_flags(v, &m.out);
     return EXEC_OK;
 }
 

@@ -40,6 +40,19 @@ static inline unsigned log2_size(unsigned size)
     return (unsigned)__builtin_ctz(size);
 }
 
+/* One operation on one destination. */
+struct rmw {
+    unsigned op, size;
+    uint64_t b, c;
+    uint64_t old; /* out */
+    struct alu out;
+};
+
+/* Do it atomically at a linear address. False: v->fault. */
+bool rmw_locked(struct soft_vcpu *v, struct rmw *m, gva_t gva);
+/* Set the flags it makes. */
+void rmw_flags(struct soft_vcpu *v, const struct alu *o);
+
 /* Operand as a value: register, memory or immediate. */
 bool gen_get(struct soft_vcpu *v, const struct insn *in, const struct opnd *o, uint64_t *val);
 

@@ -139,11 +139,12 @@ static enum exec_result gen_pause(struct soft_vcpu *v, const struct insn *in)
     G(add, rmw)                                                                                                        \
     G(or, rmw)                                                                                                         \
     G(adc, rmw)                                                                                                        \
-    G(sbb, rmw) G(and, rmw) G(sub, rmw) G(xor, rmw) G(cmp, compare) G(test, compare) G(mov, move) G(xchg, xchg)        \
-        G(xadd, xadd) G(cmpxchg, cmpxchg) G(inc, rmw) G(dec, rmw) G(neg, rmw) G(not, rmw) G(mul, mul) G(imul1, mul)    \
-            G(imul2, mul) G(imul3, mul) G(div, div) G(idiv, div) G(rol, rmw) G(ror, rmw) G(rcl, rmw) G(rcr, rmw)       \
-                G(shl, rmw) G(shr, rmw) G(sar, rmw) G(shld, rmw) G(shrd, rmw) G(bt, bit) G(bts, bit) G(btr, bit)       \
-                    G(btc, bit) G(bsf, scan) G(bsr, scan) G(tzcnt, scan) G(lzcnt, scan) G(popcnt, scan) G(bswap, move) \
+    G(sbb, rmw)                                                                                                        \
+    G(and, rmw) G(sub, rmw) G(xor, rmw) G(cmp, compare) G(test, compare) G(mov, move) G(xchg, xchg) G(xadd, xadd)      \
+        G(cmpxchg, cmpxchg) G(inc, rmw) G(dec, rmw) G(neg, rmw) G(not, rmw) G(mul, mul) G(imul1, mul) G(imul2, mul)    \
+            G(imul3, mul) G(div, div) G(idiv, div) G(rol, rmw) G(ror, rmw) G(rcl, rmw) G(rcr, rmw) G(shl, rmw)         \
+                G(shr, rmw) G(sar, rmw) G(shld, rmw) G(shrd, rmw) G(bt, bit) G(bts, bit) G(btr, bit) G(btc, bit)       \
+                    G(bsf, scan) G(bsr, scan) G(tzcnt, scan) G(lzcnt, scan) G(popcnt, scan) G(bswap, move)             \
                         G(movbe, move) G(movzx, move) G(movsx, move) G(lea, move) G(cbw, move) G(cwd, move)            \
                             G(setcc, move) G(cmovcc, move) G(jcc, jcc) G(jmp, jump) G(call, call) G(ret, ret)          \
                                 G(loop, loop) G(loope, loop) G(loopne, loop) G(jcxz, loop) G(push, push) G(pop, pop)   \

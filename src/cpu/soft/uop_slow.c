@@ -76,6 +76,12 @@ const struct uop *uop_goto(struct soft_vcpu *v, uint64_t rip)
     return NULL;
 }
 
+const struct uop *uop_fold(struct soft_vcpu *v, const struct uop *u)
+{
+    flags_get(v);
+    TAIL(u);
+}
+
 static bool enterable(const struct soft_vcpu *v, const struct block *b)
 {
     return v->budget >= atomic_load_explicit(&b->gate, memory_order_relaxed) &&
