@@ -402,6 +402,7 @@ static bool make_code_page(struct soft_vcpu *v, gpa_t gpa, bool full)
             mark(c, gpa);
         }
     }
+    block_catch_up(v); /* with its own flush: the pending link and the jump cache point into the old arena */
     excl_end(v);
     return ok;
 }

@@ -15,7 +15,7 @@ enum {
     SLOW_CHUNK = 64 /* elements a call that took the slow way (MMIO, ports, code pages) */
 };
 
-enum { USES_SI = 1, USES_DI = 2, USES_FLAGS = 4 };
+enum { USES_SI = 1, USES_DI = 2, USES_FLAGS = 4, USES_PORT = 8 };
 
 struct str {
     struct soft_vcpu *v;
@@ -288,8 +288,8 @@ static enum exec_result repeat(struct str *s, const struct str_ops *ops)
     struct soft_vcpu *v = s->v;
     uint64_t count = offset(s, RCX);
     unsigned done = 0, slow = 0;
-    if (!count)
-        return EXEC_OK;
+    if (!count) /* the right to use the port is checked even so */
+        return !(ops->uses & USES_PORT) || io_allowed(v, port(s), s->size) ? EXEC_OK : EXEC_FAULT;
     do {
         unsigned n = 0, want = v->mode & MODE_SINGLE ? 1 : (CHUNK - done) / s->size;
         if (ops->many && !backwards(s))
@@ -340,5 +340,5 @@ STRING(cmps, USES_SI | USES_DI | USES_FLAGS, cmps_one, cmps_many)
 STRING(scas, USES_DI | USES_FLAGS, scas_one, scas_many)
 STRING(lods, USES_SI, lods_one, NULL)
 STRING(stos, USES_DI, stos_one, stos_many)
-STRING(ins, USES_DI, ins_one, NULL)
-STRING(outs, USES_SI, outs_one, NULL)
+STRING(ins, USES_DI | USES_PORT, ins_one, NULL)
+STRING(outs, USES_SI | USES_PORT, outs_one, NULL)

@@ -96,12 +96,23 @@ static void watch(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc)
     }
 }
 
+/* An access that begins canonical and ends otherwise faults before any page is looked at. */
+static bool ends_canonical(struct soft_vcpu *v, gva_t gva, unsigned size)
+{
+    if (!(v->st.efer & EFER_LMA) || gva_canonical(gva + size - 1))
+        return true;
+    fault_set(v, VEC_GP, true, 0);
+    return false;
+}
+
 /* Translate every page of an access before any of it happens. */
 static bool span_map(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc, struct span *s)
 {
     s->off = gva & 0xfff;
     s->size = size;
     s->first = size <= 4096 - s->off ? size : 4096 - s->off;
+    if (unlikely(s->first < size) && !ends_canonical(v, gva, size))
+        return false;
     if (unlikely(!aligned(v, gva, size, acc)) || !translate(v, gva, acc, &s->p[0]))
         return false;
     if (unlikely(s->first < size)) {

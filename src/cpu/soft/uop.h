@@ -114,6 +114,8 @@ bool uop_rmw_slow(struct soft_vcpu *v, const struct uop *u, gva_t gva, unsigned 
 const struct uop *uop_fault(struct soft_vcpu *v, const struct uop *u);
 /* The same after a failed memory operand: a non-canonical stack address is #SS(0). */
 const struct uop *uop_mem_fault(struct soft_vcpu *v, const struct uop *u);
+/* The same after a failed push or pop of 64-bit code. */
+const struct uop *uop_stack_fault(struct soft_vcpu *v, const struct uop *u);
 /* This instruction is done and was the block's last: a store hit the block itself. */
 const struct uop *uop_done(struct soft_vcpu *v, const struct uop *u);
 /* At `rip` a new block starts; this instruction (done) ends the old one. */

@@ -141,7 +141,7 @@ enum exec_result gen_scan(struct soft_vcpu *v, const struct insn *in)
     switch (in->op) {
     case OP_popcnt:
         r = (unsigned)__builtin_popcountll(a);
-        scan_flags(v, !a, false);
+        flags_put(v, a ? 0 : RF_ZF);
         break;
     case OP_tzcnt:
         r = low;

@@ -40,9 +40,18 @@ HANDLER(op_jmp_reg)
     GO_RIP(rip);
 }
 
+/* Its fault is the stack's, whatever segment the instruction's own operand is in. */
 #define PUSH_RIP()                                                                                                     \
     uint64_t sp = v->st.gpr[RSP] - 8, back = NEXT_RIP();                                                               \
-    STORE_AT(uint64_t, sp, back);                                                                                      \
+    uint8_t *top_ = tlb_write(v, sp, 8);                                                                               \
+    if (likely(top_ != NULL)) {                                                                                        \
+        ST(uint64_t, top_, back);                                                                                      \
+    } else {                                                                                                           \
+        if (!SLOW)                                                                                                     \
+            return slow(v, u);                                                                                         \
+        if (!uop_store_slow(v, u, sp, 8, back))                                                                        \
+            return uop_stack_fault(v, u);                                                                              \
+    }                                                                                                                  \
     v->st.gpr[RSP] = sp;
 
 /* A call and its like have left this block anyway when a store was to hit it. */

@@ -63,6 +63,12 @@ const struct uop *uop_mem_fault(struct soft_vcpu *v, const struct uop *u)
     return uop_fault(v, u);
 }
 
+const struct uop *uop_stack_fault(struct soft_vcpu *v, const struct uop *u)
+{
+    fault_stack(v);
+    return uop_fault(v, u);
+}
+
 const struct uop *uop_done(struct soft_vcpu *v, const struct uop *u)
 {
     v->st.rip = rip_wrap(v, v->rip_bias + u->off + u->len);
