@@ -67,9 +67,3 @@ clean: ## everything below build/ but what was downloaded
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
-
-# The native oracle, long: COUNT random tests of each of 14 groups against the host's CPU (100 M in all: 10 to 20 minutes
-# on two cores). Prints the seed; failing tests are made smaller and written to tests/diff/corpus. SEED=n repeats a run.
-COUNT ?= 7500000
-oracle: build
-	@build/release/tests/diff/oracle -n $(COUNT) -j $(JOBS) -o tests/diff/corpus $(if $(SEED),-s $(SEED))

@@ -108,8 +108,6 @@ static bool fits_sequence(const struct shape *s, const struct seq *q)
     if (in->flags & INSN_MEM && (in->base != q->ptr || in->addrsize != 8 || in->seg == SEG_GS))
         return false;
     switch (in->op) {
-    case OP_cmpxchg:
-        return in->dst.kind == OPND_MEM || in->opsize != 4;
     case OP_popf:
     case OP_leave:
     case OP_enter:

@@ -341,10 +341,7 @@ static void divide_inputs(struct gen *g, const struct shape *s, unsigned at)
 /* Let half of all comparisons succeed. */
 static void compare_inputs(struct gen *g, const struct shape *s, unsigned at)
 {
-    uint64_t *gpr = g->t->gpr;
-    /* A failing CMPXCHG r32 writes its destination, and so clears the upper half, on some CPUs and not on others. */
-    if (s->in.op == OP_cmpxchg && s->in.dst.kind == OPND_REG && s->in.opsize == 4)
-        gpr[s->in.dst.reg] = (uint32_t)gpr[s->in.dst.reg];
+    const uint64_t *gpr = g->t->gpr;
     if (one_in(&g->rng, 2))
         return;
     if (s->in.op == OP_cmpxchg) {
