@@ -1,6 +1,7 @@
 #include "dev/fw_cfg.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum { KEY_SIGNATURE = 0, KEY_ID = 1, KEY_RAM = 3, KEY_CPUS = 5, KEY_MAX_CPUS = 0xf, KEY_DIR = 0x19, KEY_FILES = 0x20 };
@@ -134,8 +135,10 @@ static void dma_run(struct fw_cfg *f)
         return;
     uint32_t control = __builtin_bswap32(ld32(req)), len = __builtin_bswap32(ld32(req + 4));
     bool ok = dma_do(f, control, len, __builtin_bswap64(ld64(req + 8)));
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the data before the answer, for a CPU that polls it */
-    put_be32(req, ok ? 0 : DMA_ERROR);
+    /* The data before the answer, for a CPU that polls it: x86 keeps the order of stores, the compiler must too. */
+    uint32_t answer = __builtin_bswap32(ok ? 0 : DMA_ERROR);
+    atomic_signal_fence(memory_order_seq_cst);
+    st32(req, answer);
 }
 
 /* Writing the low half, or the whole, starts the transfer. */
