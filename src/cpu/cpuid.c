@@ -1,10 +1,11 @@
 /* What CPUID answers. SDM 2, "CPUID: CPU Identification".
  *
- * The CPU is a GenuineIntel of family 6 with Sapphire Rapids' number. Intel, because Linux then drops the 10 ms INIT
- * delay; that number, because in Linux 6.1 and 6.12 it is on no list of vulnerable or quirky models that IA32_ARCH_
- * CAPABILITIES' *_NO bits do not overrule, so there is no page-table isolation and there are no retpolines (enhanced
- * IBRS stands for them, and BHI_DIS_S for the loop that would run at every system call: for a guest under a hypervisor
- * Linux does not believe BHI_NO).
+ * The CPU is a GenuineIntel of family 6 with Snow Ridge's number (Tremont). Intel, because Linux then drops the 10 ms
+ * INIT delay; that number, because it is the newest of those without AVX (GCC's and LLVM's function multiversioning
+ * picks by the number alone: a number of the big cores means AVX-512 clones), and because in Linux 6.1 and 6.12 no list
+ * of vulnerable or quirky models has it that IA32_ARCH_CAPABILITIES' *_NO bits do not overrule, so there is no
+ * page-table isolation and there are no retpolines (enhanced IBRS stands for them, and BHI_DIS_S for the loop that
+ * would run at every system call: for a guest under a hypervisor Linux does not believe BHI_NO).
  *
  * Time is told three ways that agree, so that no guest calibrates: leaf 15h (1 GHz crystal, ratio 1), leaf 16h, leaf
  * 40000010h; with an invariant TSC, TSC_ADJUST and the TSC deadline timer. TPAUSE lets udelay() give up the CPU.

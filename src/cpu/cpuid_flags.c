@@ -272,7 +272,7 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
     *m = (struct cpuid_model){.topo = *topo,
                               .vcpus = vcpus,
                               .max_apic_id = max_apic_id,
-                              .signature = 0x000806f8, /* family 6, model 8Fh, stepping 8 */
+                              .signature = 0x00080661, /* family 6, model 86h, stepping 1 */
                               .phys_bits = 46,
                               .vendor = "GenuineIntel",
                               .brand = "Hecaton Virtual CPU"};

@@ -104,6 +104,15 @@ static void time_is_told_alike_everywhere(void **state)
     assert_true(query(&m, 0, 6, 0).eax & 4);
 }
 
+/* GCC's target_clones("arch=...") looks at the number and not at the AVX bit: stress-ng died of SIGILL with a big
+ * core's. */
+static void the_model_number_promises_no_avx(void **state)
+{
+    struct cpuid_model m = model("max");
+    assert_int_equal(query(&m, 0, 1, 0).eax, 0x80661);
+    assert_false(query(&m, 0, 1, 0).ecx & 1u << 28);
+}
+
 static void what_we_lack_is_hidden(void **state)
 {
     struct cpuid_model m = model("max");
@@ -204,6 +213,7 @@ int main(void)
         cmocka_unit_test(dies_show_only_in_leaf_1f),
         cmocka_unit_test(the_l3_is_shared_by_64),
         cmocka_unit_test(time_is_told_alike_everywhere),
+        cmocka_unit_test(the_model_number_promises_no_avx),
         cmocka_unit_test(what_we_lack_is_hidden),
         cmocka_unit_test(apic_bit_follows_the_enable_bit),
         cmocka_unit_test(flags_switch_bits),
