@@ -1,6 +1,6 @@
 #!/bin/sh
 # fetch-deb.sh PACKAGE [PATH...]: unpack a Debian package (only the PATHs of it) below build/debs, without installing it,
-# and print the directory. apt checks signature and hash. What was fetched before is used again.
+# and print the directory. apt checks signature and hash. What was fetched before is used again. Status 3: it can't be had.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 debs=${HEC_BUILD:-$top/build}/debs
@@ -24,7 +24,7 @@ if ! apt-cache show --no-all-versions "$package" >/dev/null 2>&1; then
 fi
 info=$(apt-cache show --no-all-versions "$package" 2>/dev/null) || {
     echo "hecaton: apt knows no package $package; are bookworm, bookworm-updates and bookworm-security in its sources?" >&2
-    exit 1
+    exit 3
 }
 size=$(echo "$info" | awk '/^Size:/ { print int($2 / 1048576) + 1; exit }')
 version=$(echo "$info" | awk '/^Version:/ { print $2; exit }')
@@ -37,7 +37,7 @@ if ! (cd "$dir.new/.deb" && apt-get -q -o APT::Sandbox::User="$(id -un)" downloa
     tail -3 "$dir.new/.deb/log" >&2
     echo "hecaton: cannot download $package: is the network there, and are the package lists new (apt-get update)?" >&2
     rm -rf "$dir.new"
-    exit 1
+    exit 3
 fi
 dpkg-deb --fsys-tarfile "$dir.new"/.deb/*.deb | tar -x -C "$dir.new" --no-same-owner "$@"
 rm -rf "$dir.new/.deb"

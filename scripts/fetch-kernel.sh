@@ -1,6 +1,6 @@
 #!/bin/sh
 # fetch-kernel.sh [6.12-cloud|6.12|6.1-cloud|6.1]: print the path of Debian's own kernel of that series, downloaded and
-# unpacked below build/, not installed.
+# unpacked below build/, not installed. Status 3: it can't be had.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 build=${HEC_BUILD:-$(dirname "$here")/build}
@@ -34,7 +34,7 @@ if [ -z "$package" ]; then
 fi
 if [ -z "$package" ]; then
     echo "hecaton: apt knows no $meta; are bookworm-updates and bookworm-security in its sources?" >&2
-    exit 1
+    exit 3
 fi
 dir=$("$here/fetch-deb.sh" "$package" ./boot)
 cp "$dir"/boot/vmlinuz-* "$link.new"
