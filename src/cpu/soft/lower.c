@@ -216,10 +216,11 @@ static uop_fn *hot_bits(struct lower *l, struct uop *u, const struct insn *in)
     }
     if (in->op == OP_imul3 || !binary(l, u, in, &form))
         return NULL;
+    if (bit)
+        u->imm &= in->dst.size * 8 - 1;
     if (in->flags & INSN_LOCK)
         return form == FORM_MI ? uop_locked(in->op, form, log2) : NULL;
     if (bit) {
-        u->imm &= in->dst.size * 8 - 1;
         l->prev = in->op == OP_bt ? u : NULL;
         l->prev_op = in->op;
         l->prev_form = form;
