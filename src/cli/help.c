@@ -1,3 +1,4 @@
+#include "cli/command.h"
 #include "cli/options_priv.h"
 
 #include <string.h>
@@ -38,6 +39,17 @@ void help_props(FILE *out, const struct prop *props, size_t n)
     }
 }
 
+static void help_commands(FILE *out)
+{
+    const struct command *c;
+    fputs("\nCommands: hecaton COMMAND ...\n", out);
+    for (unsigned i = 0; (c = command_at(i)); i++) {
+        char head[128];
+        snprintf(head, sizeof head, "%s%s%s", c->name, c->args ? " " : "", c->args ? c->args : "");
+        help_item(out, head, c->help);
+    }
+}
+
 void help_options(FILE *out, const struct option_def *defs, size_t n)
 {
     fputs("hecaton " HEC_VERSION ": a virtual x86-64 machine with very many CPUs\n"
@@ -55,6 +67,8 @@ void help_options(FILE *out, const struct option_def *defs, size_t n)
             help_item(out, head, defs[i].help);
         }
     }
+    if (command_at(0))
+        help_commands(out);
     fputs("\nOn a terminal, with -serial stdio, Ctrl-A x ends hecaton; Ctrl-A h lists keys.\n"
           "Exit status: 0 the guest ended; 1 it could not be run; 2 wrong usage;\n"
           "(code << 1) | 1 from isa-debug-exit; 128 + the signal that ended hecaton.\n",

@@ -1,16 +1,8 @@
 /* hecaton: parse, check, run, and print what went wrong, once. */
+#include "cli/command.h"
 #include "cli/options.h"
 #include "cli/status.h"
 #include "vm/vm.h"
-
-enum { EXIT_RUNTIME = 1, EXIT_USAGE = 2 };
-
-static int complain(const struct err *e, int code)
-{
-    fflush(stdout);
-    fprintf(stderr, "hecaton: %s\n", e->msg[0] ? e->msg : "internal error without a message");
-    return code;
-}
 
 static int run(struct vm_config *c)
 {
@@ -25,7 +17,7 @@ static int run(struct vm_config *c)
     return rc < 0 ? complain(&e, EXIT_RUNTIME) : code;
 }
 
-int main(int argc, char **argv)
+static int run_machine(int argc, char **argv)
 {
     struct vm_config c;
     struct err e = {{0}};
@@ -42,4 +34,10 @@ int main(int argc, char **argv)
     }
     vm_config_fini(&c);
     return code;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *cmd = command_find(argc, argv);
+    return cmd ? cmd->run(argc - 1, argv + 1, stdout) : run_machine(argc, argv);
 }

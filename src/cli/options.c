@@ -2,6 +2,7 @@
 
 #include "base/bits.h"
 #include "base/suggest.h"
+#include "cli/command.h"
 #include "cli/options_priv.h"
 
 #include <errno.h>
@@ -98,13 +99,26 @@ static int opt_version(struct options *o, const char *arg, struct err *e)
     return OPTION_DONE;
 }
 
+static int unknown_word(const char *arg, struct err *e)
+{
+    const char *names[OPTIONS_MAX], *near = NULL;
+    const struct command *c;
+    size_t n = 0;
+    for (unsigned i = 0; (c = command_at(i)) && n < OPTIONS_MAX; i++)
+        names[n++] = c->name;
+    near = suggest_nearest(arg, names, n);
+    return err_set(e, -EINVAL,
+                   "'%s' is neither a command nor an option: options begin with '-', and an argument with spaces needs "
+                   "quotes; the nearest command is '%s'",
+                   arg, near ? near : "none");
+}
+
 static int unknown_option(const char *arg, struct err *e)
 {
     const char *names[OPTIONS_MAX];
     size_t n = 0;
     if (*arg != '-')
-        return err_set(e, -EINVAL,
-                       "'%s' is not an option: options begin with '-', and an argument with spaces needs quotes", arg);
+        return unknown_word(arg, e);
     for (size_t i = 0; i < ARRAY_SIZE(defs) && n < OPTIONS_MAX; i++)
         if (defs[i].fn)
             names[n++] = defs[i].name;

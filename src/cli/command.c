@@ -1,0 +1,31 @@
+#include "cli/command.h"
+
+#include <string.h>
+
+/* A line a command: {name, command_NAME, arguments, help}. Ends with an empty one. */
+static const struct command commands[] = {
+    {NULL, NULL, NULL, NULL},
+};
+
+const struct command *command_at(unsigned i)
+{
+    const struct command *c = commands;
+    while (i-- && c->name)
+        c++;
+    return c->name ? c : NULL;
+}
+
+const struct command *command_find(int argc, char **argv)
+{
+    for (const struct command *c = commands; argc > 1 && c->name; c++)
+        if (!strcmp(argv[1], c->name))
+            return c;
+    return NULL;
+}
+
+int complain(const struct err *e, int code)
+{
+    fflush(stdout);
+    fprintf(stderr, "hecaton: %s\n", e->msg[0] ? e->msg : "internal error without a message");
+    return code;
+}
