@@ -21,8 +21,8 @@ bad() {
 [ $((7 ** 22 % 1000003)) = "$(echo '7 22 ^ 1000003 % p' | dc)" ] || bad "shell arithmetic"
 
 # A few MB that compress and a few that don't, there and back.
-seq 1 400000 >text
-dd if=/dev/urandom of=noise bs=64k count=32 2>/dev/null
+seq 1 100000 >text
+dd if=/dev/urandom of=noise bs=64k count=16 2>/dev/null
 for f in text noise; do
     want=$(sha256sum <$f)
     gzip -c $f >$f.gz
@@ -33,7 +33,7 @@ head -c 300000 text | bzip2 -c | bunzip2 -c | cmp -n 300000 - text || bad bzip2
 
 # Sorting backwards and forwards, and as strings.
 sort -rn text | sort -n | cmp - text || bad sort
-sort text | awk '{ s += $1 } END { printf "%.0f", s }' | grep -qx 80000200000 || bad "sort of strings"
+sort text | awk '{ s += $1 } END { printf "%.0f", s }' | grep -qx 5000050000 || bad "sort of strings"
 tar c text noise | tar x -O text | cmp - text || bad tar
 
 # Processes on every CPU: each digest must be the one we know, whoever computes it.
