@@ -1,9 +1,12 @@
 #include "cli/command.h"
 
+#include "cli/census.h"
+
 #include <string.h>
 
 /* A line a command: {name, command_NAME, arguments, help}. Ends with an empty one. */
 static const struct command commands[] = {
+    {"census", command_census, "[OPTION]...", "start every CPU and prove every route to every APIC ID"},
     {NULL, NULL, NULL, NULL},
 };
 

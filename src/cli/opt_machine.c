@@ -189,7 +189,7 @@ static const struct prop machine_props[] = {
     {"firmware-x2apic", m_firmware, "auto|on|off", "CPUs start in x2APIC mode; auto: if an ID is past 254 (auto)"},
     {"kernel-irqchip", m_irqchip, "split|on|off", "for KVM; the built-in engine needs none (split)"},
     {"seed", m_seed, "N", "of RDRAND in a deterministic machine (0)"},
-    {"time", m_time, "auto|real|virtual", "guest time; auto: virtual past 4 CPUs a worker (auto)"},
+    {"time", m_time, "auto|real|virtual", "guest time; auto: virtual with more CPUs than workers"},
     {"type", m_type, "q35", "the machine's name"},
     {"workers", m_workers, "N", "host threads that run CPUs (one a host CPU)"},
     {"graphics", m_absent, "off", NULL},

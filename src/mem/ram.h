@@ -21,7 +21,7 @@ struct ram {
 };
 
 /* ---- lifecycle ---- */
-/* Reserve `size` bytes (a multiple of 4 KiB) of zeroed, lazily populated, hugepage-advised memory. -ENOMEM with the
+/* Reserve `size` bytes (a multiple of 4 KiB) of zeroed, lazily populated memory. -ENOMEM with the
  * remedy in `e`. The caller owns `r` and calls ram_fini(). */
 int ram_init(struct ram *r, uint64_t size, struct err *e);
 void ram_fini(struct ram *r);

@@ -22,7 +22,7 @@
 #define VM_NAME_MAX    64
 
 enum vm_onoffauto { VM_AUTO, VM_ON, VM_OFF };
-enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual when vCPUs > 4 x workers */
+enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual when vCPUs > workers */
 enum vm_accel { VM_ACCEL_SOFT, VM_ACCEL_KVM };
 enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF }; /* meaningful with KVM only */
 
@@ -53,8 +53,10 @@ struct vm_stats {
 
 struct vm_config {
     struct vm_smp smp;
-    uint64_t mem_size;                 /* bytes, a multiple of 4 KiB */
-    const char *kernel;                /* path; borrowed, as every const char * here; NULL: none */
+    uint64_t mem_size;    /* bytes, a multiple of 4 KiB */
+    const char *kernel;   /* path; borrowed, as every const char * here; NULL: none */
+    const uint8_t *image; /* a payload of our own instead of a file, named by `kernel`; borrowed */
+    uint64_t image_size;
     const char *initrd;                /* path, or a Multiboot module list "FILE ARGS,FILE ARGS"; NULL: none */
     const char *append;                /* kernel command line; NULL: empty */
     enum vm_boot boot;                 /* -machine boot= */
@@ -81,6 +83,7 @@ struct vm_config {
     bool debug_exit;                           /* isa-debug-exit */
     uint16_t debug_exit_base, debug_exit_size; /* ports */
     bool pc_testdev;
+    bool irq_test;
 
     uint32_t trace_mask;    /* enum trace_cat */
     const char *trace_file; /* NULL: standard error */

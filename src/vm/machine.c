@@ -126,6 +126,12 @@ static int make_testdev(struct machine *m, struct err *e)
     return m->cfg->pc_testdev ? testdev_init(&m->testdev, &c, e) : 0;
 }
 
+static int make_irqtest(struct machine *m, struct err *e)
+{
+    struct irqtest_config c = {.ports = &m->ports, .remap = &m->remap, .port = fabric_port(m->fabric)};
+    return m->cfg->irq_test ? irqtest_init(&m->irqtest, &c, e) : 0;
+}
+
 static int make_fw_cfg(struct machine *m, struct err *e)
 {
     struct fw_cfg_config c = {.ports = &m->ports,
@@ -169,6 +175,7 @@ DROP(pm, true)
 DROP(debugexit, m->cfg->debug_exit)
 DROP(shutdown_port, true)
 DROP(testdev, m->cfg->pc_testdev)
+DROP(irqtest, m->cfg->irq_test)
 DROP(fw_cfg, true)
 RESET(pic, true)
 RESET(pit, true)
@@ -177,6 +184,7 @@ RESET(pm, true)
 RESET(serial, true)
 RESET(shutdown_port, true)
 RESET(testdev, m->cfg->pc_testdev)
+RESET(irqtest, m->cfg->irq_test)
 RESET(fw_cfg, true)
 
 static void drop_pci(struct machine *m)
@@ -205,6 +213,7 @@ static const struct device {
     {make_debugexit, drop_debugexit, NULL},
     {make_shutdown_port, drop_shutdown_port, reset_shutdown_port},
     {make_testdev, drop_testdev, reset_testdev},
+    {make_irqtest, drop_irqtest, reset_irqtest},
     {make_fw_cfg, drop_fw_cfg, reset_fw_cfg},
 };
 

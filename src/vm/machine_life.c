@@ -113,7 +113,8 @@ int machine_boot(struct machine *m, struct err *e)
     boot_layout_init(&layout, &m->ram);
     int rc = firmware_tables(m->cfg, m->ids, &layout, &b.rsdp, e);
     if (!rc)
-        rc = boot_load(&b, &entry, e);
+        rc = m->cfg->image ? boot_load_image(&b, m->cfg->image, m->cfg->image_size, &entry, e)
+                           : boot_load(&b, &entry, e);
     if (!rc && entry.kind != BOOT_MULTIBOOT)
         rc = config_check_linux(m->cfg, e);
     if (rc)

@@ -7,6 +7,7 @@
 #include "dev/chardev.h"
 #include "dev/debugexit.h"
 #include "dev/fw_cfg.h"
+#include "dev/irqtest.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/pm.h"
@@ -46,6 +47,7 @@ struct machine {
     struct debugexit debugexit;
     struct shutdown_port shutdown_port;
     struct testdev testdev;
+    struct irqtest irqtest;
     struct fw_cfg fw_cfg;
     unsigned devices; /* how many of the device table are initialised */
     int event_fd;
