@@ -29,6 +29,8 @@ void machine_destroy(struct machine *m);
 int machine_boot(struct machine *m, struct err *e);
 int machine_start(struct machine *m, struct err *e);
 void machine_stop(struct machine *m);
+/* From now on no vCPU waits for a console reader that has stopped reading: call it before the last machine_stop(). */
+void machine_hurry_output(struct machine *m);
 /* Drop unwritten console output: the process is being ended by force. */
 void machine_discard_output(struct machine *m);
 
@@ -38,6 +40,8 @@ int machine_event_fd(const struct machine *m);
 /* Take the first pending event; later ones of the same run are dropped. */
 struct machine_event machine_take_event(struct machine *m);
 void machine_stats(struct machine *m, struct vm_stats *out);
+/* Housekeeping for the owner's thread, about once a second while the machine runs. */
+void machine_tidy(struct machine *m);
 /* Nothing runs and nothing is due; only input can go on. */
 bool machine_stuck(struct machine *m);
 

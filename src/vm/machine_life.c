@@ -134,9 +134,21 @@ void machine_stop(struct machine *m)
     runner_stop(m->runner);
 }
 
+void machine_hurry_output(struct machine *m)
+{
+    chardev_hurry(m->console);
+}
+
 void machine_discard_output(struct machine *m)
 {
     chardev_discard(m->console);
+}
+
+/* A trimmed vCPU forgets TLB entries, which a deterministic run must not depend on host time. */
+void machine_tidy(struct machine *m)
+{
+    if (!m->cfg->deterministic)
+        runner_trim(m->runner);
 }
 
 /* ---- looking at it ---- */

@@ -21,6 +21,7 @@
 #define SPIN_FREE      4u                      /* spins in a row before naps get longer */
 #define SPIN_DOUBLINGS 8u                      /* longest nap: SPIN_NS << 8, a third of a millisecond */
 #define SPIN_PROGRESS  2000u                   /* a slice this long was not just spinning */
+#define TRIM_ROUNDS    10u                     /* rounds a vCPU stays parked before its caches go */
 #define PACE_LAG       NS_PER_SEC              /* guest time an idle guest may catch up at once */
 
 enum slot_state { SLOT_PARKED, SLOT_QUEUED, SLOT_RUNNING };
@@ -32,6 +33,8 @@ struct slot {
     _Atomic uint32_t home;  /* (a) worker index; changed under the old home's lock */
     uint64_t vtime;         /* (l, or the running worker) guest ns, or run time in ns in real time */
     uint32_t spins;         /* (l) slices in a row that ended spinning */
+    uint32_t parked_at;     /* (l) round of runner_trim() in which it was parked last */
+    bool trimmed;           /* (l) its caches were given back since */
     bool started;           /* (l) */
     bool dead;              /* (l) left by shutdown or error: not run again before a restart */
 } __attribute__((aligned(64)));
@@ -62,6 +65,7 @@ struct runner {
     _Atomic uint32_t seq;  /* eventcount of the idle */
     _Atomic uint32_t idle; /* workers that wait, or are about to */
     _Atomic uint32_t started;
+    _Atomic uint32_t round; /* (a) calls of runner_trim() */
     pthread_mutex_t pace_lock;
     uint64_t pace_base; /* (l: pace_lock) host ns that stands for guest time 0 */
     uint64_t hash;      /* the one worker's */
@@ -138,6 +142,7 @@ static void unpark_locked(struct runner *r, struct worker *home, struct slot *s)
     if (heap_holds(&s->node))
         heap_remove(&home->sleep, &s->node);
     s->vtime = max_u64(s->vtime, wake_time(r, home));
+    s->trimmed = false;
     enqueue_locked(home, s);
 }
 
@@ -328,6 +333,7 @@ static void park(struct runner *r, struct worker *w, struct slot *s, uint64_t de
         heap_push(&w->sleep, &s->node, deadline);
         publish(w);
     }
+    s->parked_at = atomic_load_explicit(&r->round, memory_order_relaxed);
     atomic_store(&s->state, SLOT_PARKED);
     if (r->ops->attn(s->v) & ATTN_IRQ)
         unpark_locked(r, w, s);
@@ -350,6 +356,17 @@ static void retire(struct runner *r, struct worker *w, struct slot *s, const str
     r->cfg.on_exit(r->cfg.opaque, VCPU_IDX(s - r->slot), run->exit, run->err);
 }
 
+/* Let `to` have its turn before `s`, if it waits for one. */
+static void go_behind(struct runner *r, struct slot *s, struct slot *to)
+{
+    if (to == s || atomic_load(&to->state) != SLOT_QUEUED)
+        return;
+    struct worker *home = lock_home(r, to);
+    if (atomic_load(&to->state) == SLOT_QUEUED)
+        s->vtime = max_u64(s->vtime, to->vtime + 1);
+    pthread_mutex_unlock(&home->lock);
+}
+
 /* A spinner waits for somebody else's doing. In virtual time it naps, the longer the longer it has spun, at most a good
  * part of what it has waited already: hundreds of CPUs that spin while one works would otherwise cost hundreds of times
  * that one's work. A kick ends the nap. In real time it only lets others go first. */
@@ -359,6 +376,8 @@ static void spin(struct runner *r, struct worker *w, struct slot *s, const struc
     s->spins = run->used > SPIN_PROGRESS ? 0 : s->spins + 1;
     if (is_real(r)) {
         s->vtime += SPIN_NS;
+        if (run->has_yield_to)
+            go_behind(r, s, &r->slot[run->yield_to.i]);
         requeue(w, s);
         return;
     }
@@ -604,6 +623,22 @@ void runner_stats(struct runner *r, struct runner_stats *out)
                                  .stuck = atomic_load(&r->stuck)};
     for (unsigned i = 0; i < r->cfg.workers; i++)
         out->instructions += atomic_load(&r->worker[i].instructions);
+}
+
+void runner_trim(struct runner *r)
+{
+    uint32_t round = atomic_fetch_add(&r->round, 1);
+    for (uint32_t i = 0; i < r->cfg.vcpus; i++) {
+        struct slot *s = &r->slot[i];
+        if (atomic_load(&s->state) != SLOT_PARKED)
+            continue;
+        struct worker *home = lock_home(r, s);
+        if (atomic_load(&s->state) == SLOT_PARKED && !s->trimmed && round - s->parked_at >= TRIM_ROUNDS) {
+            r->ops->vcpu_trim(s->v);
+            s->trimmed = true;
+        }
+        pthread_mutex_unlock(&home->lock);
+    }
 }
 
 uint64_t runner_hash(const struct runner *r)

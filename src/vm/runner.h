@@ -57,6 +57,8 @@ void runner_kick(void *runner, vcpu_idx_t target); /* a fabric_kick_fn: look at 
 void runner_wake(void *runner);                    /* timerq's `earlier` hook: a device timer became earlier */
 void runner_request_stop(struct runner *r);        /* ask only; runner_stop() waits */
 void runner_stats(struct runner *r, struct runner_stats *out);
+/* Give back the caches of vCPUs that have been parked for ten calls. Call it about once a second, not on a worker. */
+void runner_trim(struct runner *r);
 uint64_t runner_hash(const struct runner *r); /* stopped: rolling hash of every slice so far */
 
 #endif

@@ -19,7 +19,7 @@ struct session {
     struct machine *m;
     int signal_fd;
     sigset_t old_mask;
-    uint64_t host_start;
+    uint64_t host_start, tidied;
     bool dead_said;
     bool over;
     int exit_code;
@@ -137,6 +137,16 @@ static void show_progress(struct session *s)
     s->cfg->progress(s->cfg->progress_opaque, &st);
 }
 
+/* Housekeeping, about once a second. */
+static void tidy(struct session *s)
+{
+    uint64_t now = clock_host_ns();
+    if (now - s->tidied < NS_PER_SEC)
+        return;
+    s->tidied = now;
+    machine_tidy(s->m);
+}
+
 static int watch(struct session *s, struct err *e)
 {
     int rc = 0;
@@ -157,6 +167,7 @@ static int watch(struct session *s, struct err *e)
         else
             rc = look_for_death(s, e);
         show_progress(s);
+        tidy(s);
     }
     return rc;
 }
@@ -167,6 +178,7 @@ static int run_machine(struct session *s, struct err *e)
     if (rc || (rc = machine_start(s->m, e)))
         return rc;
     rc = watch(s, e);
+    machine_hurry_output(s->m);
     machine_stop(s->m);
     if (!rc && s->cfg->deterministic)
         say(s, "state hash %016llx", (unsigned long long)machine_hash(s->m));

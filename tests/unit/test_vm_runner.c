@@ -58,8 +58,17 @@ static struct engine_vcpu *mock_vcpu(struct engine_vm *vm, vcpu_idx_t i)
     return &vm->cpu[i.i];
 }
 
-static const struct engine_ops mock = {
-    .name = "mock", .vcpu = mock_vcpu, .kick = mock_kick, .attn = mock_attn, .vcpu_run = mock_run};
+static void mock_trim(struct engine_vcpu *v)
+{
+    atomic_fetch_add(&v->vm->hops, 1);
+}
+
+static const struct engine_ops mock = {.name = "mock",
+                                       .vcpu = mock_vcpu,
+                                       .kick = mock_kick,
+                                       .attn = mock_attn,
+                                       .vcpu_run = mock_run,
+                                       .vcpu_trim = mock_trim};
 
 struct rig {
     struct guest_clock clock;
@@ -277,6 +286,35 @@ static void stops_and_starts_again(void **state)
     rig_free(g);
 }
 
+/* Halt for good. */
+static void rest(struct engine_vcpu *v, struct cpu_run *run)
+{
+    run->used = 1;
+    run->exit = CPU_EXIT_HALT;
+    v->slices++;
+}
+
+static void long_parked_vcpus_are_trimmed_once(void **state)
+{
+    struct rig *g = rig_new(2, false, false);
+    struct err e = {{0}};
+    struct runner_stats s = {.started = 0};
+    g->vm.script = rest;
+    assert_int_equal(runner_start(g->r, &e), 0);
+    while (s.started < CPUS || !s.stuck) {
+        runner_stats(g->r, &s);
+        sched_yield();
+    }
+    for (unsigned i = 0; i < 10; i++)
+        runner_trim(g->r);
+    assert_int_equal(atomic_load(&g->vm.hops), 0);
+    for (unsigned i = 0; i < 3; i++)
+        runner_trim(g->r);
+    assert_int_equal(atomic_load(&g->vm.hops), CPUS);
+    runner_stop(g->r);
+    rig_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +322,7 @@ int main(void)
         cmocka_unit_test(sleepers_wake_at_their_instant),
         cmocka_unit_test(busy_vcpus_advance_together),
         cmocka_unit_test(stops_and_starts_again),
+        cmocka_unit_test(long_parked_vcpus_are_trimmed_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
