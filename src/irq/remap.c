@@ -1,6 +1,7 @@
 #include "irq/remap.h"
 
 #include "base/bits.h"
+#include "irq/amdvi.h"
 #include "x86/apic.h"
 
 #define MSI_BASE       UINT64_C(0xfee)
@@ -10,7 +11,7 @@
 
 void remap_init(struct remap *r, bool ext_dest_id)
 {
-    r->ext_dest_id = ext_dest_id;
+    *r = (struct remap){.ext_dest_id = ext_dest_id};
 }
 
 /* Without a remapping unit bit 4 means nothing, and a message that sets it has no extended destination either: it goes
@@ -54,8 +55,10 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
         res.fault = REMAP_HIGH_ADDRESS;
         return res;
     }
+    if (r->amdvi && amdvi_remap(r->amdvi, msg, from, flags, &res))
+        return res;
     if (mode_is_bad(bits(msg.data, 10, 8))) {
-        res.fault = REMAP_BAD_MODE;
+        res = (struct remap_result){.fault = REMAP_BAD_MODE};
         return res;
     }
     res.form = form_of(r, msg.addr);

@@ -11,14 +11,25 @@
 
 #include "irq/irq_msg.h"
 
-enum remap_form { REMAP_FORM_COMPAT, REMAP_FORM_EXT_DEST };
+enum remap_form {
+    REMAP_FORM_COMPAT,
+    REMAP_FORM_EXT_DEST,
+    REMAP_FORM_AMDVI = 8 /* data bits name an entry of the device's table, 48882, "Interrupt Remapping" */
+};
 
 /* Why a message became no interrupt. VT-d's reasons keep their own numbers (20h..26h). */
 enum remap_fault {
     REMAP_OK = 0,
     REMAP_NOT_INTERRUPT = 1, /* the address is not FEExxxxxh: an ordinary memory write */
     REMAP_BAD_MODE = 2,      /* a delivery mode messages cannot carry */
-    REMAP_HIGH_ADDRESS = 3   /* bits past 31 that no offered format gives a meaning */
+    REMAP_HIGH_ADDRESS = 3,  /* bits past 31 that no offered format gives a meaning */
+    /* AMD-Vi */
+    REMAP_AMDVI_BLOCKED = 0x40,     /* the device's entry lets no interrupt of this kind through */
+    REMAP_AMDVI_DEVICE = 0x41,      /* no entry for the device, or an illegal one */
+    REMAP_AMDVI_INDEX = 0x42,       /* past the end of the device's table */
+    REMAP_AMDVI_NOT_PRESENT = 0x43, /* RemapEn is clear */
+    REMAP_AMDVI_RESERVED = 0x44,    /* reserved bits or a reserved type in the table's entry */
+    REMAP_AMDVI_UNREACHABLE = 0x45  /* a table that is not in memory */
 };
 
 enum remap_flag {
@@ -33,8 +44,11 @@ typedef struct requester_id {
 
 #define REQUESTER_ID(n) ((requester_id_t){(uint16_t)(n)})
 
+struct amdvi;
+
 struct remap {
-    bool ext_dest_id; /* (c) the machine promised 15-bit destination IDs */
+    bool ext_dest_id;    /* (c) the machine promised 15-bit destination IDs */
+    struct amdvi *amdvi; /* (c) set once at wiring; borrowed; NULL: none */
 };
 
 struct remap_result {
