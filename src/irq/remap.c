@@ -2,6 +2,7 @@
 
 #include "base/bits.h"
 #include "irq/amdvi.h"
+#include "irq/vtd.h"
 #include "x86/apic.h"
 
 #define MSI_BASE       UINT64_C(0xfee)
@@ -55,6 +56,8 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
         res.fault = REMAP_HIGH_ADDRESS;
         return res;
     }
+    if (r->vtd && vtd_remap(r->vtd, msg, from, flags, &res))
+        return res;
     if (r->amdvi && amdvi_remap(r->amdvi, msg, from, flags, &res))
         return res;
     if (mode_is_bad(bits(msg.data, 10, 8))) {
@@ -66,6 +69,18 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
     if (res.form == REMAP_FORM_EXT_DEST)
         dest |= (uint32_t)bits(msg.addr, 11, 5) << 8;
     res.irq = direct(msg, dest);
+    return res;
+}
+
+struct remap_result remap_unit_msi(struct msi_msg msg)
+{
+    struct remap_result res = {.fault = REMAP_OK, .form = REMAP_FORM_UNIT};
+    if (bits(msg.addr, 31, 20) != MSI_BASE)
+        res.fault = REMAP_NOT_INTERRUPT;
+    else if (mode_is_bad(bits(msg.data, 10, 8)))
+        res.fault = REMAP_BAD_MODE;
+    else
+        res.irq = direct(msg, (uint32_t)(bits(msg.addr, 19, 12) | bits(msg.addr, 63, 40) << 8));
     return res;
 }
 
@@ -87,5 +102,5 @@ struct remap_result remap_rte(const struct remap *r, uint64_t rte, requester_id_
 int remap_deliver_msi(const struct remap *r, struct irq_port port, struct msi_msg msg, requester_id_t from)
 {
     struct remap_result res = remap_msi(r, msg, from, REMAP_DELIVER);
-    return res.fault == REMAP_OK ? port.deliver(port.opaque, res.irq) : 0;
+    return res.fault == REMAP_OK ? port.deliver(port.opaque, res.irq) : res.fault == REMAP_POSTED;
 }

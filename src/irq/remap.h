@@ -3,7 +3,10 @@
  * Formats it knows, told apart by what the machine offers and by the message's own bits:
  *   REMAP_FORM_COMPAT   dest[7:0] in address bits 19:12. SDM 3A, "Message Address Register Format"
  *   REMAP_FORM_EXT_DEST the same with dest[14:8] in address bits 11:5, bit 4 clear: the KVM, Hyper-V and Xen leaves'
- * promise A format that names a table entry (VT-d, AMD-Vi) or hides bits elsewhere (address bits past 31, vector 0) has
+ *                       promise
+ *   REMAP_FORM_VTD      bit 4 set and VT-d's remapping on: address and data name a table entry (vtd.h)
+ *   REMAP_FORM_UNIT     what a remapping unit itself sends: dest[31:8] in address bits 63:40; passes by every table
+ * A format that names a table entry (VT-d, AMD-Vi) or hides bits elsewhere (address bits past 31, vector 0) has
  * its own number below as it is built, and its own step in remap_msi(); callers never see the difference.
  */
 #ifndef HEC_IRQ_REMAP_H
@@ -14,15 +17,29 @@
 enum remap_form {
     REMAP_FORM_COMPAT,
     REMAP_FORM_EXT_DEST,
+    REMAP_FORM_VTD,
+    REMAP_FORM_UNIT,
     REMAP_FORM_AMDVI = 8 /* data bits name an entry of the device's table, 48882, "Interrupt Remapping" */
 };
 
-/* Why a message became no interrupt. VT-d's reasons keep their own numbers (20h..26h). */
+/* Why a message became no interrupt. VT-d's reasons keep their own numbers (20h..28h). */
 enum remap_fault {
     REMAP_OK = 0,
     REMAP_NOT_INTERRUPT = 1, /* the address is not FEExxxxxh: an ordinary memory write */
     REMAP_BAD_MODE = 2,      /* a delivery mode messages cannot carry */
     REMAP_HIGH_ADDRESS = 3,  /* bits past 31 that no offered format gives a meaning */
+    REMAP_POSTED = 4, /* no fault: noted in a posted-interrupt descriptor, and nobody is to be notified. A look-up
+                       * always says this of such an entry: each delivery has to come here */
+    /* VT-d, "Interrupt Remapping Fault Conditions" */
+    REMAP_VTD_REQUEST_RSVD = 0x20,    /* reserved bits of the message */
+    REMAP_VTD_INDEX = 0x21,           /* past the table's end */
+    REMAP_VTD_NOT_PRESENT = 0x22,     /* entry not present */
+    REMAP_VTD_TABLE = 0x23,           /* table not in memory */
+    REMAP_VTD_ENTRY_RSVD = 0x24,      /* reserved bits of the entry */
+    REMAP_VTD_COMPAT_BLOCKED = 0x25,  /* compatibility format */
+    REMAP_VTD_SOURCE = 0x26,          /* the sender may not use the entry */
+    REMAP_VTD_DESCRIPTOR = 0x27,      /* posted-interrupt descriptor not in memory */
+    REMAP_VTD_DESCRIPTOR_RSVD = 0x28, /* its reserved bits */
     /* AMD-Vi */
     REMAP_AMDVI_BLOCKED = 0x40,     /* the device's entry lets no interrupt of this kind through */
     REMAP_AMDVI_DEVICE = 0x41,      /* no entry for the device, or an illegal one */
@@ -44,11 +61,20 @@ typedef struct requester_id {
 
 #define REQUESTER_ID(n) ((requester_id_t){(uint16_t)(n)})
 
+/* Who keeps routes that look-ups gave is told which cookies no longer hold, first to last; 0 and UINT32_MAX: all, also
+ * those without a cookie. */
+struct remap_stale {
+    void (*fn)(void *opaque, uint32_t first, uint32_t last);
+    void *opaque;
+};
+
+struct vtd;
 struct amdvi;
 
 struct remap {
     bool ext_dest_id;    /* (c) the machine promised 15-bit destination IDs */
-    struct amdvi *amdvi; /* (c) set once at wiring; borrowed; NULL: none */
+    struct vtd *vtd;     /* (c) set once at wiring; borrowed; NULL: none */
+    struct amdvi *amdvi; /* (c) likewise; a machine has one unit at most */
 };
 
 struct remap_result {
@@ -67,6 +93,9 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
 struct remap_result remap_rte(const struct remap *r, uint64_t rte, requester_id_t from, unsigned flags);
 /* The message of an entry. 82093AA, "I/O Redirection Table Registers"; VT-d, "Programming in I/OxAPIC". */
 struct msi_msg remap_rte_msg(uint64_t rte);
+/* A message of a remapping unit's own (fault and invalidation events): never remapped itself. VT-d, "Fault Event Upper
+ * Address Register". */
+struct remap_result remap_unit_msi(struct msi_msg msg);
 /* Translate and deliver. Returns how many APICs took it, 0 if none or on a fault. */
 int remap_deliver_msi(const struct remap *r, struct irq_port port, struct msi_msg msg, requester_id_t from);
 
