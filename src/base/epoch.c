@@ -1,15 +1,5 @@
 #include "base/epoch.h"
 
-#include <sched.h>
-#include <stdlib.h>
-
-struct epoch_retired {
-    struct epoch_retired *next;
-    uint64_t at; /* freed once every slot is 0 or later than this */
-    void *p;
-    void (*fn)(void *);
-};
-
 void epoch_init(struct epoch *e)
 {
     pthread_mutex_init(&e->lock, NULL);
@@ -42,45 +32,34 @@ static uint64_t epoch_oldest(struct epoch *e)
     return oldest;
 }
 
+/* Under `lock`. The node lies in what `fn` frees. */
 static void epoch_collect(struct epoch *e)
 {
     uint64_t oldest = epoch_oldest(e);
-    for (struct epoch_retired **pp = &e->retired; *pp;) {
-        struct epoch_retired *r = *pp;
-        if (r->at >= oldest) {
-            pp = &r->next;
+    for (struct epoch_node **at = &e->retired, *n; (n = *at);) {
+        if (n->at >= oldest) {
+            at = &n->next;
             continue;
         }
-        *pp = r->next;
-        r->fn(r->p);
-        free(r);
+        *at = n->next;
+        n->fn(n->p);
     }
 }
 
-void epoch_retire(struct epoch *e, void *p, void (*fn)(void *))
+void epoch_retire(struct epoch *e, struct epoch_node *node, void *p, void (*fn)(void *))
 {
-    struct epoch_retired *r = malloc(sizeof *r);
     pthread_mutex_lock(&e->lock);
-    uint64_t at = atomic_fetch_add(&e->now, 1);
-    if (r) {
-        *r = (struct epoch_retired){.next = e->retired, .at = at, .p = p, .fn = fn};
-        e->retired = r;
-    } else {
-        while (epoch_oldest(e) <= at)
-            sched_yield();
-        fn(p);
-    }
+    *node = (struct epoch_node){.next = e->retired, .at = atomic_fetch_add(&e->now, 1), .p = p, .fn = fn};
+    e->retired = node;
     epoch_collect(e);
     pthread_mutex_unlock(&e->lock);
 }
 
 void epoch_fini(struct epoch *e)
 {
-    while (e->retired) {
-        struct epoch_retired *r = e->retired;
-        e->retired = r->next;
-        r->fn(r->p);
-        free(r);
+    for (struct epoch_node *n; (n = e->retired);) {
+        e->retired = n->next;
+        n->fn(n->p);
     }
     pthread_mutex_destroy(&e->lock);
 }

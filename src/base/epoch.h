@@ -12,14 +12,21 @@
 
 #define EPOCH_MAX_SLOTS 256
 
-struct epoch_retired;
+/* Part of every object that may be retired, so that retiring needs no memory and cannot fail. Nothing in it means
+ * anything before epoch_retire(). */
+struct epoch_node {
+    struct epoch_node *next;
+    uint64_t at; /* freed once every slot is 0 or later than this */
+    void *p;
+    void (*fn)(void *);
+};
 
 struct epoch {
     pthread_mutex_t lock;                   /* writers only */
     _Atomic uint64_t now;                   /* (a) starts at 1 */
     _Atomic uint64_t slot[EPOCH_MAX_SLOTS]; /* (a) 0: outside; else the epoch it entered in */
     _Atomic uint32_t slots;                 /* (a) slots handed out */
-    struct epoch_retired *retired;          /* (l) */
+    struct epoch_node *retired;             /* (l) */
 };
 
 /* ---- lifecycle ---- */
@@ -29,8 +36,9 @@ void epoch_fini(struct epoch *e); /* frees what is still retired; no reader may 
 int epoch_slot(struct epoch *e);
 
 /* ---- any thread ---- */
-/* Free `p` with `fn` once no reader can hold it. Never blocks on readers; on out-of-memory waits for them and frees. */
-void epoch_retire(struct epoch *e, void *p, void (*fn)(void *));
+/* Free `p` with `fn` once no reader can hold it; `node` is p's own. The caller has unpublished `p`. Neither allocates
+ * nor waits, so a reader may call it from inside the epoch. `fn` is called under the lock: it may not retire. */
+void epoch_retire(struct epoch *e, struct epoch_node *node, void *p, void (*fn)(void *));
 
 /* ---- the slot's thread only ---- */
 static inline void epoch_enter(struct epoch *e, int slot)

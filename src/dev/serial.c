@@ -3,6 +3,8 @@
 #include "base/bits.h"
 #include "dev/bytes.h"
 
+#include <errno.h>
+
 enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR, REG_COUNT };
 
 #define IER_RDA  0x01
@@ -431,6 +433,8 @@ int serial_init(struct serial *s, const struct serial_config *c, struct err *e)
     const struct bus_region r = {c->base, REG_COUNT, &serial_ops, s, "serial"};
     const struct chardev_client client = {host_input, host_room, host_break, s};
     int rc = bus_map(c->ports, &r, e);
+    if (rc == 0 && c->epoch && c->chr && s->epoch_slot < 0)
+        rc = err_set(e, -EMFILE, "serial: no reader slot is left for the character device's thread");
     if (rc == 0 && c->chr)
         rc = chardev_attach(c->chr, &client, e);
     if (rc < 0)

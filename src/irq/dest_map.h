@@ -12,6 +12,7 @@
 #ifndef HEC_IRQ_DEST_MAP_H
 #define HEC_IRQ_DEST_MAP_H
 
+#include "base/epoch.h"
 #include "irq/irq_msg.h"
 #include "irq/lapic.h"
 
@@ -63,6 +64,7 @@ enum dest_xlogical {
 };
 
 struct dest_map {
+    struct epoch_node retired;  /* for whoever publishes the map */
     uint32_t n_xapic, n_x2apic; /* APICs in each mode */
     uint32_t xlogical;          /* enum dest_xlogical */
     uint32_t flat[8];           /* vCPU index by LDR bit */

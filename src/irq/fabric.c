@@ -23,7 +23,7 @@ static void map_rebuild(struct fabric *f, uint64_t change)
         f->map_builds++;
         struct dest_map *old = atomic_exchange(&f->map, map_new(f));
         if (old)
-            epoch_retire(f->cfg.epoch, old, free);
+            epoch_retire(f->cfg.epoch, &old->retired, old, free);
     }
     pthread_mutex_unlock(&f->map_lock);
 }

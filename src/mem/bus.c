@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 struct bus_table {
+    struct epoch_node retired;
     size_t n;
     struct bus_region r[]; /* sorted by base, disjoint */
 };
@@ -51,7 +52,7 @@ static void bus_publish(struct bus *b, struct bus_table *old, struct bus_table *
 {
     atomic_store_explicit(&b->table, new, memory_order_release);
     if (old)
-        epoch_retire(b->epoch, old, free);
+        epoch_retire(b->epoch, &old->retired, old, free);
 }
 
 static int bus_map_locked(struct bus *b, const struct bus_region *region, struct err *e)
