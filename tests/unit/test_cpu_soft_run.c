@@ -240,6 +240,42 @@ static void instructions_cross_pages(void **state)
     }
 }
 
+/* The second half of a straddling instruction follows its page's mapping and contents. */
+static void a_straddler_follows_both_its_pages(void **state)
+{
+    struct rig *r = *state;
+    enum { PT = 0x15000, AT = 0x21ffe };
+    static const char one[] = "\xb8\x01\x00\x00\x00\xf4", two[] = "\xb8\x01\x02\x00\x00\xf4";
+    rig_long(r, 0);
+    for (uint64_t i = 0; i < 512; i++)
+        st64(rig_at(r, PT + i * 8), i << 12 | PTE_P | PTE_W);
+    st64(rig_at(r, RIG_PML4 + 0x2000), PT | PTE_P | PTE_W);
+    load(r, AT, one, 6);
+    load(r, 0x23000, two + 2, 4);
+    static const struct {
+        uint64_t page;
+        uint32_t eax;
+    } steps[] = {{0x22000, 1}, {0x22000, 1}, {0x23000, 0x201}, {0x22000, 1}, {0x23000, 0x201}};
+    for (unsigned i = 0; i < ARRAY_SIZE(steps); i++) {
+        st64(rig_at(r, PT + 0x22 * 8), steps[i].page | PTE_P | PTE_W);
+        tlb_flush_page(r->v, 0x22000);
+        r->v->st.rip = AT;
+        r->v->st.activity = CPU_ACTIVE;
+        to_halt(r);
+        assert_int_equal(r->v->st.gpr[RAX], steps[i].eax);
+    }
+    st64(rig_at(r, PT + 0x22 * 8), 0x22000 | PTE_P | PTE_W);
+    tlb_flush_page(r->v, 0x22000);
+    for (unsigned i = 0; i < 3; i++) {
+        *rig_at(r, 0x22000) = (uint8_t)(0x10 + i);
+        block_dma_write((struct soft_vm *)r->vm, 0x22000, 1);
+        r->v->st.rip = AT;
+        r->v->st.activity = CPU_ACTIVE;
+        to_halt(r);
+        assert_int_equal(r->v->st.gpr[RAX], 1 + (0x10 + i) * 0x100);
+    }
+}
+
 /* ---- other modes ---- */
 
 GUEST(prog32, ".code32",
@@ -562,6 +598,7 @@ int main(void)
         RIG_TEST(a_fault_is_precise),
         RIG_TEST(fetch_faults),
         RIG_TEST(instructions_cross_pages),
+        RIG_TEST(a_straddler_follows_both_its_pages),
         RIG_TEST(protected_mode_runs),
         RIG_TEST(real_mode_runs),
         RIG_TEST(code_ends_at_the_segment_limit),

@@ -33,7 +33,8 @@ struct code_page {
     uint8_t idle;               /* (l) stores since the page lost its last block */
     uint32_t index;             /* (c) RAM page number */
     _Atomic uint64_t granules;  /* (a) set bit: a block covers some of these 64 bytes */
-    struct block *blocks;       /* (l) valid ones */
+    struct block *blocks;       /* (l) valid ones that begin here */
+    struct block *tails;        /* (l) straddling ones that end here; some may be dead */
     struct code_page *all_next; /* (l) */
 };
 
@@ -224,15 +225,21 @@ static uint64_t granule_mask(uint64_t off, uint64_t len)
     return bits(~UINT64_C(0), (unsigned)((off + len - 1) / 64), (unsigned)(off / 64)) << (off / 64);
 }
 
+static void kill(struct block *b, struct soft_vcpu *v)
+{
+    atomic_store_explicit(&b->gate, BLOCK_DEAD, memory_order_release);
+    if (v && b == v->cur)
+        v->smc = true;
+}
+
 /* Under `lock`. */
 static void kill_blocks(struct code_page *p, struct soft_vcpu *v)
 {
-    for (struct block *b = p->blocks; b; b = b->page_next) {
-        atomic_store_explicit(&b->gate, BLOCK_DEAD, memory_order_release);
-        if (v && b == v->cur)
-            v->smc = true;
-    }
-    p->blocks = NULL;
+    for (struct block *b = p->blocks; b; b = b->page_next)
+        kill(b, v);
+    for (struct block *b = p->tails; b; b = b->page2_next)
+        kill(b, v);
+    p->blocks = p->tails = NULL;
     atomic_store_explicit(&p->granules, 0, memory_order_seq_cst);
     p->idle = 0;
 }
@@ -241,7 +248,7 @@ static void kill_blocks(struct code_page *p, struct soft_vcpu *v)
 static void idle_store(struct block_cache *c, struct code_page *p)
 {
     pthread_mutex_lock(&c->lock);
-    if (!p->blocks && ++p->idle >= IDLE_STORES)
+    if (!p->blocks && !p->tails && ++p->idle >= IDLE_STORES)
         atomic_store_explicit(&p->marked, false, memory_order_release);
     pthread_mutex_unlock(&c->lock);
 }
@@ -352,6 +359,7 @@ static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t
         return NULL;
     settle(b, d, key, (struct insn *)((uint8_t *)b->uops + uops));
     b->page = p;
+    b->page2 = NULL;
     b->page_next = p->blocks;
     p->blocks = b;
     _Atomic(struct block *) *head = &c->hash[hash_of(key)];
@@ -428,6 +436,68 @@ static unsigned fetch_bytes(struct soft_vcpu *v, gva_t lin, uint64_t most, uint8
     return n;
 }
 
+/* Under `lock`. The straddling instruction at `gpa`, whose end is on the page at `gpa2`. */
+static enum made make_straddler(struct block_cache *c, gpa_t gpa, gpa_t gpa2, unsigned mode, struct block **out)
+{
+    uint8_t bytes[15];
+    struct block_draft d;
+    struct code_page *p = code_page(c, gpa), *p2 = code_page(c, gpa2);
+    const uint8_t *from = ram_hva(c->ram, gpa, 1), *from2 = ram_hva(c->ram, gpa2, 1);
+    unsigned off = gpa & 0xfff, first = 4096 - off;
+    uint64_t key = key_of(gpa, mode);
+    if (!marked(p) || !marked(p2))
+        return MADE_UNMARKED;
+    if ((*out = cached(c, key)))
+        return MADE;
+    atomic_fetch_or_explicit(&p->granules, granule_mask(off, first), memory_order_seq_cst);
+    atomic_fetch_or_explicit(&p2->granules, granule_mask(0, sizeof bytes - first), memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+    copy_bytes(bytes, from, first);
+    copy_bytes(bytes + first, from2, sizeof bytes - first);
+    lower_block(&d, bytes, sizeof bytes, off, mode | MODE_SINGLE);
+    if (d.bytes <= first)
+        return MADE_STRADDLES; /* it was changed meanwhile and does not straddle any more: the next try will see */
+    *out = insert(c, p, key, &d);
+    if (!*out)
+        return MADE_FULL;
+    (*out)->gpa2 = gpa2;
+    (*out)->page2 = p2;
+    (*out)->page2_next = p2->tails;
+    p2->tails = *out;
+    return MADE;
+}
+
+static bool fetch_page(struct soft_vcpu *v, gva_t lin, gpa_t *gpa);
+
+/* The same, pages marked as need be. NULL: use a scratch block. */
+static struct block *get_straddler(struct soft_vcpu *v, gva_t lin, gpa_t gpa)
+{
+    struct block_cache *c = v->vm->blocks;
+    struct block *b;
+    gpa_t gpa2;
+    if (!(v->mode & MODE_FLAT) || !fetch_page(v, (lin | 0xfff) + 1, &gpa2) || !ram_hva(c->ram, gpa2, 1))
+        return NULL;
+    for (;;) {
+        pthread_mutex_lock(&c->lock);
+        enum made m = make_straddler(c, gpa, gpa2, v->mode, &b);
+        pthread_mutex_unlock(&c->lock);
+        if (m == MADE)
+            return b->page2 ? b : NULL;
+        if (m == MADE_STRADDLES)
+            return NULL;
+        gpa_t unmarked = block_page_has_code(v->vm, gpa) ? gpa2 : gpa;
+        if (!make_code_page(v, unmarked, m == MADE_FULL))
+            return NULL;
+    }
+}
+
+/* Whether the mapping leads where the straddling block's second half was translated. */
+static bool leads_on(struct soft_vcpu *v, gva_t lin, const struct block *b)
+{
+    gpa_t gpa2;
+    return fetch_page(v, (lin | 0xfff) + 1, &gpa2) && gpa2 == b->gpa2;
+}
+
 /* How many bytes lie between RIP and the end of the code segment. */
 static uint64_t room_in_segment(const struct soft_vcpu *v)
 {
@@ -473,10 +543,12 @@ static bool fetch_page(struct soft_vcpu *v, gva_t lin, gpa_t *gpa)
 }
 
 /* The cached block at `gpa`, made if need be; NULL: use a scratch block. */
-static struct block *get(struct soft_vcpu *v, gpa_t gpa)
+static struct block *get(struct soft_vcpu *v, gva_t lin, gpa_t gpa)
 {
     struct block_cache *c = v->vm->blocks;
     struct block *b = cached(c, key_of(gpa, v->mode));
+    if (b && unlikely(b->page2) && !leads_on(v, lin, b))
+        return NULL;
     if (b || !ram_hva(c->ram, gpa, 1))
         return b;
     for (;;) {
@@ -484,8 +556,10 @@ static struct block *get(struct soft_vcpu *v, gpa_t gpa)
         enum made m = make(c, gpa, v->mode, &b);
         pthread_mutex_unlock(&c->lock);
         if (m == MADE)
-            return b;
-        if (m == MADE_STRADDLES || !make_code_page(v, gpa, m == MADE_FULL))
+            return b->page2 ? NULL : b;
+        if (m == MADE_STRADDLES)
+            return get_straddler(v, lin, gpa);
+        if (!make_code_page(v, gpa, m == MADE_FULL))
             return NULL;
     }
 }
@@ -503,7 +577,7 @@ struct block *block_find(struct soft_vcpu *v)
         return e->b;
     if (!fetch_page(v, lin, &gpa))
         return NULL;
-    struct block *b = get(v, gpa);
+    struct block *b = get(v, lin, gpa);
     if (b && !flat && b->bytes > room_in_segment(v))
         b = NULL;
     if (!b)

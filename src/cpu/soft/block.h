@@ -26,6 +26,9 @@ struct block {
     _Atomic(struct block *) next; /* (a) of the hash chain */
     struct block *page_next;      /* (l) of the page's list */
     struct code_page *page;       /* (c) NULL: not cached, in a vCPU's scratch space */
+    struct code_page *page2;      /* (c) where its one instruction ends, if that crosses the page's end; else NULL */
+    struct block *page2_next;     /* (l) of that page's list */
+    gpa_t gpa2;                   /* (c) of that page */
     uint16_t n;                   /* (c) instructions */
     uint16_t bytes;               /* (c) */
     uint32_t reserved;

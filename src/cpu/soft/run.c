@@ -293,7 +293,7 @@ static bool fetch_fault(struct soft_vcpu *v)
  * rip_bias. */
 static void link(struct soft_vcpu *v, const struct uop *jump, const struct block *cur, uint64_t bias, struct block *b)
 {
-    bool same = cur->page && cur->page == b->page && cur->key >> 52 == b->key >> 52;
+    bool same = cur->page && cur->page == b->page && !b->page2 && cur->key >> 52 == b->key >> 52;
     if (same && bias == v->rip_bias && v->mode & MODE_FLAT && !(v->mode & MODE_SINGLE))
         atomic_store_explicit((_Atomic(struct block *) *)&jump->link, b, memory_order_release);
 }

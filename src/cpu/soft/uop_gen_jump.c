@@ -140,7 +140,8 @@ static enum exec_result gen_pause(struct soft_vcpu *v, const struct insn *in)
     G(or, rmw)                                                                                                         \
     G(adc, rmw)                                                                                                        \
     G(sbb, rmw)                                                                                                        \
-    G(and, rmw) G(sub, rmw) G(xor, rmw) G(cmp, compare) G(test, compare) G(mov, move) G(xchg, xchg) G(xadd, xadd)      \
+    G(and, rmw)                                                                                                        \
+    G(sub, rmw) G(xor, rmw) G(cmp, compare) G(test, compare) G(mov, move) G(xchg, xchg) G(xadd, xadd)                  \
         G(cmpxchg, cmpxchg) G(inc, rmw) G(dec, rmw) G(neg, rmw) G(not, rmw) G(mul, mul) G(imul1, mul) G(imul2, mul)    \
             G(imul3, mul) G(div, div) G(idiv, div) G(rol, rmw) G(ror, rmw) G(rcl, rmw) G(rcr, rmw) G(shl, rmw)         \
                 G(shr, rmw) G(sar, rmw) G(shld, rmw) G(shrd, rmw) G(bt, bit) G(bts, bit) G(btr, bit) G(btc, bit)       \
