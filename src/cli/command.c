@@ -1,12 +1,14 @@
 #include "cli/command.h"
 
 #include "cli/census.h"
+#include "cli/explain.h"
 
 #include <string.h>
 
 /* A line a command: {name, command_NAME, arguments, help}. Ends with an empty one. */
 static const struct command commands[] = {
     {"census", command_census, "[OPTION]...", "start every CPU and prove every route to every APIC ID"},
+    {"explain", command_explain, "msi|rte|icr ..", "where an interrupt message goes, in words; explain -h"},
     {NULL, NULL, NULL, NULL},
 };
 
