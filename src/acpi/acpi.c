@@ -190,7 +190,7 @@ static gpa_t table(struct bytes *b, gpa_t base, const char *sig, uint8_t rev, bo
 
 static gpa_t build_all(struct bytes *b, gpa_t base, const struct acpi_config *c, const uint32_t *cpu_of_uid)
 {
-    gpa_t entry[4];
+    gpa_t entry[8];
     unsigned n = 0;
     gpa_t facs_at = facs(b, base);
     gpa_t dsdt_at = table(b, base, "DSDT", 2, dsdt_body, c, cpu_of_uid);
@@ -202,6 +202,8 @@ static gpa_t build_all(struct bytes *b, gpa_t base, const struct acpi_config *c,
     entry[n++] = table(b, base, "WAET", 1, waet_body, c, cpu_of_uid);
     if (c->nodes > 1)
         entry[n++] = table(b, base, "SRAT", 3, srat_body, c, cpu_of_uid);
+    if (c->vtd.gpa)
+        entry[n++] = table(b, base, "DMAR", 1, dmar_body, c, cpu_of_uid);
     uint64_t xsdt = table_begin(b, "XSDT", 1);
     for (unsigned i = 0; i < n; i++)
         put(b, entry[i], 8);

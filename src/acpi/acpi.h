@@ -1,5 +1,5 @@
-/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, DSDT, SRAT, WAET. ACPI 6.5, chapter 5
- * "ACPI Software Programming Model" and chapter 20 "ACPI Machine Language (AML) Specification".
+/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, DSDT, SRAT, DMAR, WAET. ACPI 6.5,
+ * chapter 5 "ACPI Software Programming Model" and chapter 20 "ACPI Machine Language (AML) Specification".
  *
  * Past APIC ID 254 a CPU is a type 9 MADT entry; no CPU is ever listed twice. ACPI UIDs are neither vCPU indices nor
  * APIC IDs: CPUs with an ID below 255 come first, so that their UID fits the 8-bit field of a type 0 entry.
@@ -22,6 +22,14 @@ struct acpi_memory {
     uint32_t node;
 };
 
+/* A VT-d unit. */
+struct acpi_vtd {
+    gpa_t gpa;         /* of its registers; 0: there is none */
+    bool intremap;     /* it remaps interrupts */
+    bool ioapic_only;  /* the I/O APIC alone is behind it */
+    uint8_t phys_bits; /* width of host addresses */
+};
+
 struct acpi_config {
     uint32_t cpus;
     const apic_id_t *ids;          /* [cpus] by vCPU index */
@@ -32,6 +40,8 @@ struct acpi_config {
     bool physical_destination; /* FADT says physical destination mode (flag 19) instead of cluster (18) */
     uint8_t ioapic_id;
     uint32_t ioapic_gpa;
+    uint16_t ioapic_rid; /* the requester id that its interrupts come from */
+    struct acpi_vtd vtd;
     uint8_t sci_gsi;
     uint16_t pm_base; /* PM1 event +0, PM1 control +4, PM timer +8, GPE0 +20h (16 bytes) */
     uint16_t smi_cmd; /* port; with the values that switch ACPI mode on and off */

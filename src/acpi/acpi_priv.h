@@ -10,6 +10,7 @@
 /* Everything after a table's 36-byte header. `cpu_of_uid[uid]` is a vCPU index. */
 void dsdt_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid);
 void madt_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid);
+void dmar_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid);
 void srat_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid);
 
 #endif

@@ -122,12 +122,13 @@ static void device_help(FILE *out)
 {
     help_item(out, "isa-debug-exit", "a write of N ends hecaton with status (N << 1) | 1");
     help_props(out, exit_props, ARRAY_SIZE(exit_props));
+    help_intel_iommu(out);
     help_item(out, "pc-testdev", "ports and memory that test programs use");
 }
 
 int opt_device(struct options *o, const char *arg, struct err *e)
 {
-    static const char *const names[] = {"isa-debug-exit", "pc-testdev"};
+    static const char *const names[] = {"isa-debug-exit", "pc-testdev", "intel-iommu"};
     struct keyval k;
     if (!strcmp(arg, "help")) {
         device_help(o->out);
@@ -143,6 +144,8 @@ int opt_device(struct options *o, const char *arg, struct err *e)
         k.option = "-device isa-debug-exit";
         return keyval_apply(&k, exit_props, ARRAY_SIZE(exit_props), o->cfg, e);
     }
+    if (!strcmp(name, names[2]))
+        return opt_intel_iommu(o->cfg, &k, e);
     if (strcmp(name, names[1]))
         return unknown_name("-device", "device", name, names, ARRAY_SIZE(names), e);
     o->cfg->pc_testdev = true;

@@ -114,6 +114,13 @@ static int m_firmware(void *ctx, const struct keyval *k, struct err *e)
     return keyval_choice(k, names, ARRAY_SIZE(names), &((struct vm_config *)ctx)->firmware_x2apic, e);
 }
 
+static int m_destination(void *ctx, const struct keyval *k, struct err *e)
+{
+    static const char *const names[] = {
+        [VM_DEST_AUTO] = "auto", [VM_DEST_PHYSICAL] = "physical", [VM_DEST_CLUSTER] = "cluster"};
+    return keyval_choice(k, names, ARRAY_SIZE(names), &((struct vm_config *)ctx)->apic_destination, e);
+}
+
 static int m_deterministic(void *ctx, const struct keyval *k, struct err *e)
 {
     return keyval_onoff(k, &((struct vm_config *)ctx)->deterministic, e);
@@ -182,6 +189,7 @@ static int m_type(void *ctx, const struct keyval *k, struct err *e)
 
 static const struct prop machine_props[] = {
     {"accel", m_accel, "NAME[:NAME]", "as -accel"},
+    {"apic-destination", m_destination, "auto|physical|cluster", "how the FADT asks guests to address CPUs (auto)"},
     {"apic-ids", m_apic_ids, "LIST", "APIC IDs of the CPUs, as 0,256-554, up to 32767 (by topology)"},
     {"boot", m_boot, "auto|pvh|linux64", "how a Linux kernel is entered; auto: pvh if it can (auto)"},
     {"deterministic", m_deterministic, "on|off",

@@ -62,7 +62,7 @@ static const struct option_def defs[] = {
     {"Devices", NULL, NULL, NULL},
     {"serial", "WHERE", opt_serial, "COM1: stdio, file:PATH, null, pty, or unix:PATH (null)"},
     {"nographic", NULL, opt_nographic, "as -serial stdio, unless -serial is given"},
-    {"device", "NAME[,PROP=..]", opt_device, "add isa-debug-exit or pc-testdev; -device help"},
+    {"device", "NAME[,PROP=..]", opt_device, "add intel-iommu, isa-debug-exit or pc-testdev; -device help"},
 
     {"When the guest ends", NULL, NULL, NULL},
     {"no-reboot", NULL, opt_no_reboot, "end when the guest resets, instead of starting again"},

@@ -19,13 +19,15 @@
 #define IOAPIC_PINS 24
 #define IOAPIC_GPA  UINT64_C(0xfec00000)
 #define IOAPIC_SIZE UINT64_C(0x1000)
+/* Requester id of the machine's I/O APIC, as DMAR and IVRS name it: bus 0, device 14h, function 0. */
+#define IOAPIC_REQUESTER 0x00a0
 
 struct ioapic;
 
 struct ioapic_config {
     uint8_t id;                /* initial ID, bits 27:24 of register 0 */
     requester_id_t requester;  /* who its messages come from */
-    bool ext_dest_id;          /* entries keep bits 55:48 */
+    bool ext_dest_id;          /* entries keep bits 55:48: extended destinations, or a remapping unit */
     const struct remap *remap; /* borrowed */
     struct irq_port port;      /* borrowed */
     const struct trace *trace; /* borrowed, may be NULL */

@@ -23,12 +23,14 @@
 struct vtd;
 
 struct vtd_config {
-    bool intremap;             /* ECAP.IR, and posting with it */
-    bool eim;                  /* ECAP.EIM: 32-bit destinations; only with intremap */
-    bool caching_mode;         /* CAP.CM */
-    bool dma_translation;      /* off: CAP.SAGAW is 0 and GCMD.TE does nothing */
-    uint8_t aw_bits;           /* width of DMA addresses, 39 or 48 */
-    uint8_t phys_bits;         /* width of guest-physical addresses, 39 .. 52 */
+    bool intremap;        /* ECAP.IR, and posting with it */
+    bool eim;             /* ECAP.EIM: 32-bit destinations; only with intremap */
+    bool caching_mode;    /* CAP.CM */
+    bool dma_translation; /* off: CAP.SAGAW is 0 and GCMD.TE does nothing */
+    uint8_t aw_bits;      /* width of DMA addresses, 39 or 48 */
+    uint8_t phys_bits;    /* width of guest-physical addresses, 39 .. 52 */
+    bool scoped;          /* only `scope` is behind the unit: others' messages and accesses pass untouched */
+    requester_id_t scope;
     const struct ram *ram;     /* borrowed */
     struct irq_port port;      /* takes the unit's own interrupts */
     struct remap_stale stale;  /* may be empty; called under the unit's lock, must not touch the unit's registers */

@@ -253,7 +253,7 @@ bool vtd_translate(struct vtd *v, requester_id_t from, uint64_t iova, bool write
 {
     uint64_t drops = atomic_load_explicit(&v->drops, memory_order_acquire);
     uint64_t root = atomic_load_explicit(&v->root, memory_order_acquire), val;
-    if (!(root & VTD_ROOT_ON)) {
+    if (!(root & VTD_ROOT_ON) || !vtd_serves(v, from)) {
         *out = (struct vtd_page){.gpa = iova, .write = true};
         return true;
     }

@@ -217,7 +217,7 @@ bool vtd_remap(struct vtd *v, struct msi_msg msg, requester_id_t from, unsigned 
 {
     struct request q = {.v = v, .from = from, .flags = flags, .res = res};
     q.ir = atomic_load_explicit(&v->ir, memory_order_acquire);
-    if (!(q.ir & VTD_IR_ON))
+    if (!(q.ir & VTD_IR_ON) || !vtd_serves(v, from))
         return false;
     if (msg.addr & MSG_FORMAT) {
         res->form = REMAP_FORM_VTD;

@@ -110,6 +110,11 @@ static inline uint16_t vtd_rid_mask(unsigned fm)
     return mask[fm & 3];
 }
 
+static inline bool vtd_serves(const struct vtd *v, requester_id_t from)
+{
+    return !v->cfg.scoped || from.rid == v->cfg.scope.rid;
+}
+
 /* ---- vtd_fault.c ---- */
 /* Record a fault. `info` is the upper part of the record's first word, bits 63:12; takes the lock. */
 void vtd_fault_log(struct vtd *v, unsigned reason, requester_id_t from, uint64_t info, bool read);

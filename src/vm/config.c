@@ -22,6 +22,7 @@ void vm_config_init(struct vm_config *c)
         .mem_size = VM_MEM_DEFAULT,
         .accel = {VM_ACCEL_SOFT},
         .accels = 1,
+        .iommu = {.intremap = true, .dma_translation = true, .aw_bits = 48},
         .debug_exit_base = 0xf4,
         .debug_exit_size = 4,
     };
@@ -130,6 +131,18 @@ bool vm_config_firmware_x2apic(const struct vm_config *c)
     return c->firmware_x2apic == VM_ON || (c->firmware_x2apic == VM_AUTO && vm_config_max_id(c) > 254);
 }
 
+bool vm_config_remaps_wide(const struct vm_config *c)
+{
+    return c->iommu.kind == VM_IOMMU_INTEL && c->iommu.intremap && c->iommu.eim != VM_OFF;
+}
+
+bool vm_config_physical_destination(const struct vm_config *c)
+{
+    if (c->apic_destination != VM_DEST_AUTO)
+        return c->apic_destination == VM_DEST_PHYSICAL;
+    return vm_config_max_id(c) > 254 && !vm_config_remaps_wide(c);
+}
+
 /* ---- checks ---- */
 
 /* The list's length fits, and no ID comes twice. */
@@ -161,11 +174,29 @@ static bool has_id(const struct vm_config *c, uint32_t id)
     return false;
 }
 
+static int check_iommu(const struct vm_config *c, struct err *e)
+{
+    const struct vm_iommu *u = &c->iommu;
+    if (u->kind != VM_IOMMU_INTEL)
+        return 0;
+    if (u->aw_bits != 39 && u->aw_bits != 48)
+        return err_set(e, -EINVAL, "-device intel-iommu: aw-bits=%u: give 39 or 48", u->aw_bits);
+    if (u->eim == VM_ON && !u->intremap)
+        return err_set(e, -EINVAL, "-device intel-iommu: eim=on needs interrupt remapping: say intremap=on");
+    if (u->intremap && u->eim == VM_OFF && vm_config_max_id(c) > 254)
+        return err_set(e, -EINVAL,
+                       "-device intel-iommu: with eim=off it remaps interrupts to 8-bit IDs, and there are APIC IDs up "
+                       "to %u: say intremap=on,eim=on, or use no ID past 254",
+                       vm_config_max_id(c));
+    return 0;
+}
+
 /* Every CPU must be reachable by IPIs and by device interrupts. */
 static int check_route(const struct vm_config *c, const struct cpuid_model *m, struct err *e)
 {
     uint32_t max = vm_config_max_id(c), n = c->smp.cpus;
-    bool x2apic = m->std1_ecx & CPUID_1_ECX_X2APIC, ext = m->kvm_features & KVM_FEATURE_EXT_DEST_ID;
+    bool x2apic = m->std1_ecx & CPUID_1_ECX_X2APIC;
+    bool ext = m->kvm_features & KVM_FEATURE_EXT_DEST_ID || vm_config_remaps_wide(c);
     if (max > HEC_APIC_ID_MAX)
         return err_set(e, -EINVAL,
                        "this topology gives APIC IDs up to %u, past %u: use fewer sockets or dies, or counts "
@@ -184,7 +215,8 @@ static int check_route(const struct vm_config *c, const struct cpuid_model *m, s
     if (max > 255 && !ext)
         return err_set(e, -EINVAL,
                        "%u CPUs with APIC IDs up to %u: without extended destination IDs no interrupt reaches "
-                       "those past 255: let -cpu offer kvm-msi-ext-dest-id, or use fewer CPUs",
+                       "those past 255: let -cpu offer kvm-msi-ext-dest-id, add -device "
+                       "intel-iommu,intremap=on,eim=on, or use fewer CPUs",
                        n, max);
     if (!ext && has_id(c, 255))
         return err_set(e, -EINVAL,
@@ -246,6 +278,8 @@ int config_check(const struct vm_config *c, struct err *e)
         return rc;
     const struct cpu_topology topo = {smp.sockets, smp.dies, smp.cores, smp.threads};
     rc = cpuid_model_init(&m, c->cpu, &topo, c->smp.cpus, vm_config_max_id(c), e);
+    if (!rc)
+        rc = check_iommu(c, e);
     return rc ? rc : check_route(c, &m, e);
 }
 

@@ -26,6 +26,24 @@ enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual w
 enum vm_accel { VM_ACCEL_SOFT, VM_ACCEL_KVM };
 enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF }; /* meaningful with KVM only */
 
+/* FADT flags 19 and 18; auto: cluster if interrupts are remapped with 32-bit destinations, else physical past ID 254.
+ */
+enum vm_apic_destination { VM_DEST_AUTO, VM_DEST_PHYSICAL, VM_DEST_CLUSTER };
+
+/* A machine has one remapping unit at most. */
+enum vm_iommu_kind { VM_IOMMU_NONE, VM_IOMMU_INTEL, VM_IOMMU_AMD };
+enum vm_iommu_scope { VM_SCOPE_ALL, VM_SCOPE_IOAPIC }; /* who is behind it: everybody, or the I/O APIC alone */
+
+struct vm_iommu {
+    enum vm_iommu_kind kind;
+    bool intremap;
+    enum vm_onoffauto eim; /* intel-iommu: 32-bit destinations; auto: as intremap */
+    bool caching_mode;     /* intel-iommu */
+    bool dma_translation;
+    uint32_t aw_bits; /* intel-iommu: 39 or 48 */
+    enum vm_iommu_scope scope;
+};
+
 /* How a Linux kernel is entered: as enum boot_protocol of boot/. */
 enum vm_boot { VM_BOOT_AUTO, VM_BOOT_PVH, VM_BOOT_LINUX64 };
 
@@ -70,6 +88,8 @@ struct vm_config {
     uint32_t workers;                  /* threads that run vCPUs; 0: one a host CPU this process may use */
     enum vm_onoffauto firmware_x2apic; /* APs start in x2APIC mode; auto: iff an ID is past 254 */
     enum vm_irqchip irqchip;
+    enum vm_apic_destination apic_destination; /* -machine apic-destination= */
+    struct vm_iommu iommu;
     uint32_t *apic_ids; /* [apic_ids_n], owned; NULL: from the topology */
     uint32_t apic_ids_n;
 
@@ -109,6 +129,10 @@ void vm_config_ids(const struct vm_config *c, apic_id_t *ids);
 uint32_t vm_config_max_id(const struct vm_config *c);
 /* Whether the machine's APs start in x2APIC mode: firmware_x2apic with `auto` resolved. */
 bool vm_config_firmware_x2apic(const struct vm_config *c);
+/* Whether the FADT asks for physical destination mode: apic_destination with `auto` resolved. */
+bool vm_config_physical_destination(const struct vm_config *c);
+/* Whether a remapping unit reaches every 32-bit APIC ID. */
+bool vm_config_remaps_wide(const struct vm_config *c);
 /* Refuse a machine that can't work: -EINVAL, and one line with the reason and the remedy. */
 int config_check(const struct vm_config *c, struct err *e);
 /* As config_check(), for what only a Linux guest needs: memory for that many CPUs. For vm/, once the kernel is known.

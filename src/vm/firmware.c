@@ -4,6 +4,7 @@
 #include "acpi/smbios.h"
 #include "dev/pm.h"
 #include "irq/ioapic.h"
+#include "irq/vtd.h"
 
 #include <errno.h>
 
@@ -35,14 +36,15 @@ static int place_smbios(const struct smbios_config *s, struct boot_layout *l, st
 }
 
 int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot_layout *layout, gpa_t *rsdp,
-                    struct err *e)
+                    unsigned phys_bits, struct err *e)
 {
     struct acpi_config a = {.cpus = c->smp.cpus,
                             .ids = ids,
                             .nodes = 1,
-                            .physical_destination = vm_config_max_id(c) > 254,
+                            .physical_destination = vm_config_physical_destination(c),
                             .ioapic_id = 0,
                             .ioapic_gpa = (uint32_t)IOAPIC_GPA,
+                            .ioapic_rid = IOAPIC_REQUESTER,
                             .sci_gsi = PM_SCI_GSI,
                             .pm_base = PM_BASE,
                             .smi_cmd = PM_SMI_CMD,
@@ -59,6 +61,11 @@ int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot
                               .cores = c->smp.dies * c->smp.cores,
                               .threads = c->smp.dies * c->smp.cores * c->smp.threads,
                               .ram = c->mem_size};
+    if (c->iommu.kind == VM_IOMMU_INTEL)
+        a.vtd = (struct acpi_vtd){.gpa = VTD_GPA,
+                                  .intremap = c->iommu.intremap,
+                                  .ioapic_only = c->iommu.scope == VM_SCOPE_IOAPIC,
+                                  .phys_bits = (uint8_t)phys_bits};
     int rc = place_acpi(&a, layout, rsdp, e);
     return rc ? rc : place_smbios(&s, layout, e);
 }

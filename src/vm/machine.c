@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #define DEVICE_TIMERS      16
-#define IOAPIC_RID         0xa0 /* requester id of the I/O APIC: bus 0, device 14h, function 0, as on AMD's machines */
 #define DETERMINISTIC_WALL (UINT64_C(1767225600) * NS_PER_SEC) /* 2026-01-01 00:00 UTC at guest time 0 */
 
 /* ---- interrupt lines ---- */
@@ -289,11 +288,39 @@ static int make_fabric(struct machine *m, struct err *e)
     return fabric_create(&c, &m->fabric, e);
 }
 
+static int make_vtd(struct machine *m, struct err *e)
+{
+    const struct vm_iommu *u = &m->cfg->iommu;
+    struct vtd_config c = {.intremap = u->intremap,
+                           .eim = vm_config_remaps_wide(m->cfg),
+                           .caching_mode = u->caching_mode,
+                           .dma_translation = u->dma_translation,
+                           .aw_bits = (uint8_t)u->aw_bits,
+                           .phys_bits = m->cpuid.phys_bits,
+                           .scoped = u->scope == VM_SCOPE_IOAPIC,
+                           .scope = REQUESTER_ID(IOAPIC_REQUESTER),
+                           .ram = &m->ram,
+                           .port = fabric_port(m->fabric),
+                           .trace = &m->trace};
+    int rc = vtd_create(&c, &m->vtd, e);
+    if (rc)
+        return rc;
+    m->remap.vtd = m->vtd;
+    struct bus_region region = {
+        .base = VTD_GPA, .len = VTD_SIZE, .ops = &vtd_bus_ops, .dev = m->vtd, .name = "VT-d unit"};
+    return bus_map(&m->mmio, &region, e);
+}
+
+static int make_iommu(struct machine *m, struct err *e)
+{
+    return m->cfg->iommu.kind == VM_IOMMU_INTEL ? make_vtd(m, e) : 0;
+}
+
 static int make_ioapic(struct machine *m, struct err *e)
 {
     struct ioapic_config c = {.id = 0,
-                              .requester = REQUESTER_ID(IOAPIC_RID),
-                              .ext_dest_id = ext_dest_id(m),
+                              .requester = REQUESTER_ID(IOAPIC_REQUESTER),
+                              .ext_dest_id = ext_dest_id(m) || m->vtd,
                               .remap = &m->remap,
                               .port = fabric_port(m->fabric),
                               .trace = &m->trace};
@@ -378,7 +405,7 @@ static int make_basics(struct machine *m, struct err *e)
 
 int machine_create(const struct vm_config *c, struct machine **out, struct err *e)
 {
-    static int (*const step[])(struct machine *, struct err *) = {make_basics, make_runner,  make_fabric,
+    static int (*const step[])(struct machine *, struct err *) = {make_basics, make_runner,  make_fabric, make_iommu,
                                                                   make_ioapic, make_devices, make_cpus};
     struct machine *m = calloc(1, sizeof *m);
     if (!m)
@@ -404,6 +431,7 @@ void machine_destroy(struct machine *m)
     pv_destroy(m->pv);
     if (m->ioapic)
         ioapic_destroy(m->ioapic);
+    vtd_destroy(m->vtd);
     if (m->fabric)
         fabric_destroy(m->fabric);
     if (m->runner)

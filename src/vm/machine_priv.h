@@ -15,6 +15,7 @@
 #include "dev/serial.h"
 #include "dev/testdev.h"
 #include "irq/ioapic.h"
+#include "irq/vtd.h"
 #include "pci/host.h"
 #include "vm/machine.h"
 
@@ -32,6 +33,7 @@ struct machine {
     struct cpuid_model cpuid;
     struct remap remap;
     struct fabric *fabric;
+    struct vtd *vtd; /* NULL: none */
     struct ioapic *ioapic;
     struct pv *pv;
     struct engine_vm *engine;
