@@ -189,6 +189,28 @@ static uint64_t fnv(uint64_t h, const void *p, uint64_t n)
     return h;
 }
 
+/* Field by field: the structure has padding, which nobody sets. */
+static uint64_t hash_cpu(uint64_t h, const struct cpu_state *s)
+{
+    const uint64_t plain[] = {s->rip,        s->rflags,         s->cr0,           s->cr2,          s->cr3,
+                              s->cr4,        s->efer,           s->star,          s->lstar,        s->cstar,
+                              s->fmask,      s->kernel_gs_base, s->sysenter_cs,   s->sysenter_esp, s->sysenter_eip,
+                              s->pat,        s->tsc_aux,        s->misc_enable,   s->spec_ctrl,    s->feat_ctl,
+                              s->tsc_offset, s->tsc_adjust,     s->mtrr_def_type, s->mcg_status,   s->umwait_control,
+                              s->xcr0,       s->activity,       s->nmi_blocked,   s->int_shadow,   s->gdtr.base,
+                              s->gdtr.limit, s->idtr.base,      s->idtr.limit};
+    h = fnv(h, s->gpr, sizeof s->gpr);
+    h = fnv(h, plain, sizeof plain);
+    for (unsigned i = 0; i < SEG_COUNT; i++) {
+        const uint64_t seg[] = {s->seg[i].base, s->seg[i].limit, s->seg[i].attr, s->seg[i].sel};
+        h = fnv(h, seg, sizeof seg);
+    }
+    h = fnv(h, s->dr, sizeof s->dr);
+    h = fnv(h, s->mtrr_fixed, sizeof s->mtrr_fixed);
+    h = fnv(h, s->mtrr_phys, sizeof s->mtrr_phys);
+    return fnv(h, &s->fx, offsetof(struct cpu_fx, reserved1));
+}
+
 /* RAM a word at a time: gigabytes of it. Pages that were never touched are zero and change the hash like any other. */
 static uint64_t hash_ram(uint64_t h, const uint8_t *p, uint64_t n)
 {
@@ -201,10 +223,9 @@ uint64_t machine_hash(struct machine *m)
 {
     uint64_t h = runner_hash(m->runner);
     struct cpu_state s;
-    memset(&s, 0, sizeof s);
     for (uint32_t i = 0; i < m->cfg->smp.cpus; i++) {
         m->ops->get_state(m->ops->vcpu(m->engine, VCPU_IDX(i)), &s);
-        h = fnv(h, &s, sizeof s);
+        h = hash_cpu(h, &s);
     }
     h = hash_ram(h, m->ram.low, m->ram.low_size);
     return hash_ram(h, m->ram.high, m->ram.high_size);
