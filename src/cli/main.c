@@ -4,6 +4,8 @@
 #include "cli/status.h"
 #include "vm/vm.h"
 
+#include <fcntl.h>
+
 static int run(struct vm_config *c)
 {
     struct err e = {{0}};
@@ -36,8 +38,17 @@ static int run_machine(int argc, char **argv)
     return code;
 }
 
+/* A descriptor 0, 1 or 2 that was closed must not become some file of ours: hold it with one that fails as it would. */
+static void hold_standard_files(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
+    hold_standard_files();
     const struct command *cmd = command_find(argc, argv);
     return cmd ? cmd->run(argc - 1, argv + 1, stdout) : run_machine(argc, argv);
 }

@@ -127,7 +127,7 @@ static void disconnect(struct chardev *c)
     }
 }
 
-/* The output is gone for good (a reader that left, a full disk): say so once, drop the rest. A pty or socket merely
+/* The output is gone for good: say so once (a reader that left knows it), drop the rest. A pty or socket merely
  * lost its peer. */
 static void output_broken(struct chardev *c, int error)
 {
@@ -136,7 +136,8 @@ static void output_broken(struct chardev *c, int error)
         return;
     }
     if (c->notes && error != EPIPE)
-        fprintf(c->notes, "serial output lost: %s\n", strerror(error));
+        fprintf(c->notes, "hecaton: serial output lost: %s\n",
+                error == EBADF ? "it is not open for writing" : strerror(error));
     c->connected = false;
 }
 

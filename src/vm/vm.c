@@ -21,6 +21,7 @@ struct session {
     sigset_t old_mask;
     uint64_t host_start, tidied;
     bool dead_said;
+    bool triple_said;
     bool over;
     int exit_code;
 };
@@ -78,9 +79,12 @@ static void end(struct session *s, int code)
 
 static int reset(struct session *s, const struct machine_event *ev, struct err *e)
 {
-    if (ev->triple_fault)
+    /* A guest that comes to the same end again and again is told of once. */
+    if (ev->triple_fault && !s->triple_said)
         say(s, "triple fault on vCPU %u: %s", ev->cpu.i,
-            s->cfg->no_reboot ? "ending, as -no-reboot asks" : "resetting the machine");
+            s->cfg->no_reboot ? "ending, as -no-reboot asks"
+                              : "resetting the machine, now and whenever it happens again");
+    s->triple_said |= ev->triple_fault;
     if (s->cfg->no_reboot) {
         end(s, 0);
         return 0;

@@ -26,9 +26,9 @@ void payload(void)
             print("ways: on and on, a line that fills every buffer there is\r\n");
     if (has_word(line, "code"))
         outb(0xf4, 21);
-    if (has_word(line, "word"))
+    if (has_word(line, "wide"))
         outw(0xf4, 0x1a);
-    if (has_word(line, "dword"))
+    if (has_word(line, "dbl"))
         outl(0xf4, 0x1b);
     if (has_word(line, "shutdown"))
         for (const char *s = "Shutdown"; *s; s++)
