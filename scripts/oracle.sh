@@ -4,6 +4,6 @@
 # tests are made smaller and written to the corpus, which CTest replays.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
-groups=14
+groups=28
 exec "$top/build/release/tests/diff/diff_oracle" -n $((${COUNT:-100000000} / groups + 1)) -j "$(nproc)" \
     -o "$top/tests/diff/corpus" "$@"

@@ -12,6 +12,11 @@ static const char *const reg_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rb
 
 enum { ARITH = 0x8d5, COMPARED_FLAGS = 0x244dd5 | 0x100 };
 
+static ZydisMachineMode zydis_mode(const struct test *t)
+{
+    return t->kind & KIND_32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64;
+}
+
 /* ---- comparing ---- */
 
 struct diff {
@@ -66,7 +71,8 @@ static uint64_t flag_mask(const struct test *t)
 static bool same_fault(const struct test *t, const struct result *g)
 {
     bool kernel = t->r.cr2 >= UINT64_C(0x7ffffffff000);
-    bool pages = t->group == G_X87 || t->group == G_SSE;
+    unsigned group = t->group & (GROUPS32 - 1);
+    bool pages = group == G_X87 || group == G_SSE;
     if ((t->r.err ^ g->r.err) & (kernel ? ~UINT64_C(1) : ~UINT64_C(0)))
         return false;
     return t->r.cr2 == g->r.cr2 || (pages && t->r.cr2 >> 12 == g->r.cr2 >> 12);
@@ -82,7 +88,8 @@ static void mask_inexact(const struct test *t, uint8_t fx[512])
     if (t->r_fx[24] & 0x18)
         fx[24] |= 0x20;
     /* DPPS, DPPD: whether the sums are still looked at after a product that faults, is not defined. */
-    if (decode_insn(t->code, t->code_len, CODE64, &in) == DECODE_OK && in.map == 3 && (in.opcode & ~1) == 0x40)
+    if (decode_insn(t->code, t->code_len, code_mode(t->kind), &in) == DECODE_OK && in.map == 3 &&
+        (in.opcode & ~1) == 0x40)
         fx[24] |= 0x3f;
 }
 
@@ -94,15 +101,15 @@ static bool has_error_code(uint64_t vec)
 bool check_equal(const struct test *t, const struct result *g, FILE *to)
 {
     struct diff d = {.to = to};
-    uint64_t flags = flag_mask(t);
+    uint64_t flags = flag_mask(t), regs = t->kind & KIND_32 ? 0xffffffff : UINT64_MAX; /* the rest: undefined */
     if (t->r.vec == VEC_DIED)
         return true; /* nothing to compare with; the driver counts these */
     if (t->r.vec != g->r.vec)
         differs(&d, "vector", 0, t->r.vec, g->r.vec);
     if (t->r.rip != g->r.rip)
         differs(&d, "rip", 0, t->r.rip, g->r.rip);
-    for (unsigned i = 0; i < 16; i++)
-        if (t->r.gpr[i] != g->r.gpr[i])
+    for (unsigned i = 0; i < (t->kind & KIND_32 ? 8 : 16); i++)
+        if ((t->r.gpr[i] ^ g->r.gpr[i]) & regs)
             differs(&d, reg_names[i], 0, t->r.gpr[i], g->r.gpr[i]);
     if ((t->r.rflags ^ g->r.rflags) & flags)
         differs(&d, "rflags", 0, t->r.rflags & flags, g->r.rflags & flags);
@@ -130,8 +137,7 @@ void check_disassemble(const struct test *t, FILE *to)
         fprintf(to, "  ");
         for (unsigned j = 0; j < t->insn_len[i]; j++)
             fprintf(to, "%02x ", t->code[at + j]);
-        bool ok = ZYAN_SUCCESS(
-            ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, t->rip + at, t->code + at, t->insn_len[i], &z));
+        bool ok = ZYAN_SUCCESS(ZydisDisassembleIntel(zydis_mode(t), t->rip + at, t->code + at, t->insn_len[i], &z));
         fprintf(to, " %s\n", ok ? z.text : "(unknown)");
     }
 }
@@ -152,11 +158,10 @@ int corpus_write(const char *path, const struct test *t)
     FILE *f = fopen(path, "w");
     if (!f)
         return -errno;
-    fprintf(f, "# group %s\n", group_names[t->group]);
+    fprintf(f, "# group %s\n", group_name(t->group));
     for (unsigned at = 0, i = 0; i < t->insns; at += t->insn_len[i++]) {
         ZydisDisassembledInstruction z;
-        if (ZYAN_SUCCESS(
-                ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, t->rip + at, t->code + at, t->insn_len[i], &z)))
+        if (ZYAN_SUCCESS(ZydisDisassembleIntel(zydis_mode(t), t->rip + at, t->code + at, t->insn_len[i], &z)))
             fprintf(f, "# %s\n", z.text);
     }
     put_hex(f, "code", t->code, t->code_len);
@@ -229,7 +234,7 @@ bool corpus_read(const char *path, struct test *t)
     while (ok && fgets(line, sizeof line, f))
         ok = corpus_line(t, line);
     fclose(f);
-    ok = ok && t->group < G_COUNT && t->rip >= CODE_VA && t->rip < CODE_VA + CODE_LEN - SLOT && gen_judge(t);
+    ok = ok && group_name(t->group) && t->rip >= CODE_VA && t->rip < CODE_VA + CODE_LEN - SLOT && gen_judge(t);
     if (!ok)
         fprintf(stderr, "oracle: %s: not a test\n", path);
     return ok;

@@ -11,8 +11,40 @@ _Static_assert(offsetof(struct test, rflags) == T_RFLAGS && offsetof(struct test
                    offsetof(struct test, r_fx) == T_R_FX && sizeof(struct test) == T_SIZE,
                "layout.h is what the assembly sees");
 
-const char *const group_names[G_COUNT] = {"alu",    "mov",    "shift", "bit",  "muldiv", "stack", "branch",
-                                          "string", "atomic", "misc",  "priv", "sse",    "x87",   "seq"};
+const char *group_name(unsigned number)
+{
+    static const char *const names[2 * GROUPS32] = {
+        "alu",
+        "mov",
+        "shift",
+        "bit",
+        "muldiv",
+        "stack",
+        "branch",
+        "string",
+        "atomic",
+        "misc",
+        "priv",
+        "sse",
+        "x87",
+        "seq",
+        [GROUPS32 + G_ALU] = "alu32",
+        [GROUPS32 + G_MOV] = "mov32",
+        [GROUPS32 + G_SHIFT] = "shift32",
+        [GROUPS32 + G_BIT] = "bit32",
+        [GROUPS32 + G_MULDIV] = "muldiv32",
+        [GROUPS32 + G_STACK_OPS] = "stack32",
+        [GROUPS32 + G_BRANCH] = "branch32",
+        [GROUPS32 + G_STRING] = "string32",
+        [GROUPS32 + G_ATOMIC] = "atomic32",
+        [GROUPS32 + G_MISC] = "misc32",
+        [GROUPS32 + G_SSE] = "sse32",
+        [GROUPS32 + G_X87] = "x87-32",
+        [GROUPS32 + G_SEQ] = "seq32",
+        [GROUPS32 + G_BCD] = "bcd32",
+    };
+    return number < 2 * GROUPS32 ? names[number] : NULL;
+}
 
 enum { FLAG_BITS = 0x8d5 };
 
@@ -21,9 +53,9 @@ void gen_init(void)
     shapes_init();
 }
 
-bool gen_supported(enum group group)
+bool gen_supported(unsigned group)
 {
-    switch (group) {
+    switch (group & (GROUPS32 - 1)) {
     case G_SSE:
         return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
     case G_BIT:
@@ -37,13 +69,13 @@ static void fill(struct gen *g, enum group group)
 {
     struct test *t = g->t;
     for (unsigned i = 0; i < 16; i++)
-        t->gpr[i] = rnd_value(&g->rng);
+        t->gpr[i] = g->mode == CODE64 ? rnd_value(&g->rng) : (uint32_t)rnd_value(&g->rng);
     for (unsigned i = 0; i < DATA_LEN; i += 8)
         st64(t->data + i, i & 64 ? rnd_value(&g->rng) : rnd(&g->rng));
     t->rflags = 0x202 | (rnd(&g->rng) & FLAG_BITS);
-    t->kind = 0;
+    t->kind = g->mode == CODE64 ? 0 : KIND_32;
     if (group == G_SSE || group == G_X87) {
-        t->kind = KIND_FP;
+        t->kind |= KIND_FP;
         rnd_fx(&g->rng, t->fx, group == G_X87);
         if (group == G_X87) /* operands as x87 instructions like them */
             memcpy(t->data + 64, t->fx + 160, 256);
@@ -100,12 +132,14 @@ static bool writes_kept(const struct shape *s, uint16_t keep)
     return false;
 }
 
-static bool fits_sequence(const struct shape *s, const struct seq *q)
+static bool fits_sequence(const struct gen *g, const struct shape *s)
 {
+    const struct seq *q = g->seq;
     const struct insn *in = &s->in;
     if (!s->known || writes_kept(s, q->keep))
         return false;
-    if (in->flags & INSN_MEM && (in->base != q->ptr || in->addrsize != 8 || in->seg == SEG_GS))
+    if (in->flags & INSN_MEM &&
+        (in->base != q->ptr || in->addrsize != (g->mode == CODE64 ? 8 : 4) || in->seg == SEG_GS))
         return false;
     switch (in->op) {
     case OP_popf:
@@ -134,7 +168,7 @@ static bool append_jcc(struct gen *g, unsigned *patch_at)
     uint8_t *p = t->code + t->code_len;
     p[0] = 0x70 | (uint8_t)rnd_n(&g->rng, 16);
     p[1] = 0;
-    if (!shape_decode(p, 2, &s) || insn_undefined(&s, t, g->seq->undefined, false) == UINT64_MAX)
+    if (!shape_decode(g->mode, p, 2, &s) || insn_undefined(&s, t, g->seq->undefined, false) == UINT64_MAX)
         return false;
     t->insn_len[t->insns++] = 2;
     t->code_len += 2;
@@ -152,7 +186,7 @@ static bool append_to_sequence(struct gen *g)
     if (!insn_append(g, groups[rnd_n(&g->rng, ARRAY_SIZE(groups))], &s))
         return false;
     uint64_t undefined = insn_undefined(&s, t, g->seq->undefined, false);
-    if (fits_sequence(&s, g->seq) && shift_ok(g, &s) && undefined != UINT64_MAX) {
+    if (fits_sequence(g, &s) && shift_ok(g, &s) && undefined != UINT64_MAX) {
         g->seq->undefined = undefined | (at < g->seq->fixed_until ? g->seq->undefined : 0);
         return true;
     }
@@ -164,9 +198,10 @@ static bool append_to_sequence(struct gen *g)
 static void seq_registers(struct gen *g, struct seq *q)
 {
     struct test *t = g->t;
-    q->ptr = (uint8_t)rnd_n(&g->rng, 16);
+    unsigned regs = g->mode == CODE64 ? 16 : 8;
+    q->ptr = (uint8_t)rnd_n(&g->rng, regs);
     do
-        q->index = (uint8_t)rnd_n(&g->rng, 16);
+        q->index = (uint8_t)rnd_n(&g->rng, regs);
     while (q->index == q->ptr || q->index == RSP);
     q->keep = (uint16_t)(1u << q->ptr | 1u << q->index | 1u << RSP);
     t->gpr[RSP] = WINDOW_VA + 200 + rnd_n(&g->rng, 100);
@@ -210,7 +245,7 @@ bool gen_judge(struct test *t)
     t->undefined_mid = 0;
     for (unsigned at = 0; at < t->code_len; n++) {
         struct shape s;
-        if (n == MAX_INSNS || !shape_decode(t->code + at, t->code_len - at, &s))
+        if (n == MAX_INSNS || !shape_decode(code_mode(t->kind), t->code + at, t->code_len - at, &s))
             return false;
         t->insn_len[n] = s.in.len;
         uint64_t after = insn_undefined(&s, t, undefined, t->code_len == s.in.len);
@@ -229,12 +264,13 @@ bool gen_judge(struct test *t)
     return n > 0;
 }
 
-void gen_test(struct test *t, enum group group, uint64_t seed, unsigned slot)
+void gen_test(struct test *t, unsigned group, uint64_t seed, unsigned slot)
 {
-    struct gen g = {.rng = {seed ^ (uint64_t)group << 56}, .t = t};
+    struct gen g = {.rng = {seed ^ (uint64_t)group << 56}, .t = t, .mode = group < GROUPS32 ? CODE64 : CODE32};
+    enum group base = group & (GROUPS32 - 1);
     t->group = (uint8_t)group;
     t->seed = seed;
     t->rip = pick_rip(&g, slot);
-    while (!(group == G_SEQ ? try_sequence(&g) : try_single(&g, group)))
+    while (!(base == G_SEQ ? try_sequence(&g) : try_single(&g, base)))
         ;
 }

@@ -44,6 +44,7 @@ struct seq {
 struct gen {
     struct rng rng;
     struct test *t;
+    unsigned mode;   /* enum code_size */
     uint16_t fixed;  /* registers whose value is already decided */
     bool fault;      /* an operand shall lie where it faults */
     struct seq *seq; /* NULL: a single instruction */
@@ -51,7 +52,7 @@ struct gen {
 
 /* ---- gen_insn.c ---- */
 void shapes_init(void);
-bool shape_decode(const uint8_t *code, unsigned avail, struct shape *s);
+bool shape_decode(unsigned mode, const uint8_t *code, unsigned avail, struct shape *s);
 enum group shape_group(const struct shape *s);
 /* Append a random instruction of `group` to the test's code. False: try again. */
 bool insn_append(struct gen *g, enum group group, struct shape *s);

@@ -15,8 +15,8 @@ struct tmpls {
 };
 
 struct shapes {
-    ZydisDecoder dec;
-    struct tmpls by_group[G_COUNT];
+    ZydisDecoder dec[3];
+    struct tmpls by_group[3][G_COUNT]; /* [enum code_size] */
 };
 
 static struct shapes *shapes(void)
@@ -168,6 +168,20 @@ static const uint8_t op_group[OP_COUNT] = {
     A(sysexit),
     A(sysret),
 #undef A
+#define A(op) [OP_##op] = G_BCD + 1
+    A(aaa),
+    A(aas),
+    A(aam),
+    A(aad),
+    A(daa),
+    A(das),
+    A(salc),
+    A(bound),
+    A(arpl),
+    A(pusha),
+    A(popa),
+    A(into),
+#undef A
     [OP_sse] = G_SSE + 1,
     [OP_x87] = G_X87 + 1,
 };
@@ -198,8 +212,8 @@ static bool sse_in_model(const struct shape *s)
 
 /* Instructions whose outcome is not the instruction set's alone: FXSAVE and FNSTENV store the last instruction's
  * address, which each maker keeps in its own way; 66 before a near branch counts on AMD's CPUs only; 0F 0D with a
- * register is a NOP on Intel's only; XCHG r8, rAX with F3 is PAUSE on some; F2 and F3 choose between LOOPE and LOOPNE
- * on AMD's. */
+ * register is a NOP on Intel's only; PUSH of a segment register with 32 bits leaves the upper half alone on Intel's
+ * only; XCHG r8, rAX with F3 is PAUSE on some; F2 and F3 choose between LOOPE and LOOPNE on AMD's. */
 static bool outcome_varies(const struct shape *s)
 {
     const struct insn *in = &s->in;
@@ -207,6 +221,8 @@ static bool outcome_varies(const struct shape *s)
     bool mem = in->flags & INSN_MEM;
     if (op_group[in->op] == G_BRANCH + 1)
         return in->flags & INSN_OPSIZE || ((in->op == OP_loope || in->op == OP_loopne) && in->prefix);
+    if (in->op == OP_push_seg)
+        return in->opsize == 4;
     if (in->op == OP_movsx && in->map == 0)
         return in->opsize == 2; /* MOVSXD r16: reads 16 or 32 bits */
     if (in->op == OP_nop)
@@ -236,11 +252,11 @@ enum group shape_group(const struct shape *s)
     return g - 1;
 }
 
-bool shape_decode(const uint8_t *code, unsigned avail, struct shape *s)
+bool shape_decode(unsigned mode, const uint8_t *code, unsigned avail, struct shape *s)
 {
-    if (decode_insn(code, avail, CODE64, &s->in) != DECODE_OK)
+    if (decode_insn(code, avail, mode, &s->in) != DECODE_OK)
         return false;
-    s->known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&shapes()->dec, code, avail, &s->z, s->ops));
+    s->known = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&shapes()->dec[mode], code, avail, &s->z, s->ops));
     return !s->known || s->z.length == s->in.len;
 }
 
@@ -257,15 +273,15 @@ static unsigned put_opcode(uint8_t *p, const struct tmpl *m)
     return (unsigned)n + 1;
 }
 
-static void add_template(struct shapes *sh, enum group g, const struct tmpl *m)
+static void add_template(unsigned mode, enum group g, const struct tmpl *m)
 {
-    struct tmpls *l = &sh->by_group[g];
+    struct tmpls *l = &shapes()->by_group[mode][g];
     if (!(l->n & (l->n - 1)))
         l->v = realloc(l->v, sizeof *m * (l->n ? l->n * 2 : 1));
     l->v[l->n++] = *m;
 }
 
-static void try_template(struct shapes *sh, struct tmpl m)
+static void try_template(unsigned mode, struct tmpl m)
 {
     uint8_t b[24] = {0};
     struct shape s, plain;
@@ -274,36 +290,42 @@ static void try_template(struct shapes *sh, struct tmpl m)
         b[n++] = pfx_bytes[m.pfx];
     n += put_opcode(b + n, &m);
     b[n] = (uint8_t)(m.mod3 * 0xc0 | m.reg << 3);
-    if (!shape_decode(b, 15, &s) || shape_group(&s) == G_COUNT || s.in.opcode != m.opcode || s.in.map != m.map)
+    if (!shape_decode(mode, b, 15, &s) || shape_group(&s) == G_COUNT || s.in.opcode != m.opcode || s.in.map != m.map)
         return; /* no opcode but a prefix, or a prefix of the next map */
     if (!(s.in.flags & INSN_MODRM) && (m.mod3 || m.reg))
         return;
     /* F2 and F3 that mean nothing come as random extra prefixes. */
-    if (m.pfx >= 2 && s.in.op != OP_sse && shape_group(&s) != G_STRING && shape_decode(b + 1, 14, &plain) &&
+    if (m.pfx >= 2 && s.in.op != OP_sse && shape_group(&s) != G_STRING && shape_decode(mode, b + 1, 14, &plain) &&
         plain.in.op == s.in.op)
         return;
-    add_template(sh, shape_group(&s), &m);
+    add_template(mode, shape_group(&s), &m);
     if (shape_group(&s) == G_ALU || shape_group(&s) == G_BIT) {
         uint8_t locked[24] = {0xf0};
         memcpy(locked + 1, b, 20);
-        if (shape_decode(locked, 15, &s))
-            add_template(sh, G_ATOMIC, &m);
+        if (shape_decode(mode, locked, 15, &s))
+            add_template(mode, G_ATOMIC, &m);
     }
 }
 
 void shapes_init(void)
 {
-    struct shapes *sh = shapes();
-    ZydisDecoderInit(&sh->dec, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    ZydisDecoderEnableMode(&sh->dec, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-    ZydisDecoderEnableMode(&sh->dec, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-    ZydisDecoderEnableMode(&sh->dec, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
-    for (unsigned i = 0; i < 4u << 8 << 2 << 4; i++)
-        try_template(sh, (struct tmpl){.map = (uint8_t)(i >> 14),
-                                       .opcode = (uint8_t)(i >> 6),
-                                       .pfx = i >> 4 & 3,
-                                       .mod3 = i >> 3 & 1,
-                                       .reg = i & 7});
+    static const ZydisDecoderMode off[] = {ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET, ZYDIS_DECODER_MODE_KNC};
+    ZydisDecoder *dec = shapes()->dec;
+    ZydisDecoderInit(&dec[CODE64], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&dec[CODE32], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    for (unsigned i = 0; i < ARRAY_SIZE(off); i++) {
+        ZydisDecoderEnableMode(&dec[CODE32], off[i], ZYAN_FALSE);
+        ZydisDecoderEnableMode(&dec[CODE64], off[i], ZYAN_FALSE);
+    }
+    for (unsigned i = 0; i < 4u << 8 << 2 << 4; i++) {
+        struct tmpl m = {.map = (uint8_t)(i >> 14),
+                         .opcode = (uint8_t)(i >> 6),
+                         .pfx = i >> 4 & 3,
+                         .mod3 = i >> 3 & 1,
+                         .reg = i & 7};
+        try_template(CODE32, m);
+        try_template(CODE64, m);
+    }
 }
 
 /* ---- emitting ---- */
@@ -326,9 +348,9 @@ static void prefixes(struct gen *g, struct emit *e, const struct tmpl *m, enum g
     if (one_in(&g->rng, 12) && !g->seq)
         byte(e, 0x67);
     if (one_in(&g->rng, 16) && mem)
-        byte(e, 0x65);
+        byte(e, g->mode == CODE64 ? 0x65 : "\x2e\x36\x3e\x26"[rnd_n(&g->rng, 4)]);
     if (one_in(&g->rng, 40))
-        byte(e, "\x2e\x36\x3e\x26\x66\xf2\xf3\x48"[rnd_n(&g->rng, 8)]);
+        byte(e, "\x2e\x36\x3e\x26\x66\xf2\xf3\x48"[rnd_n(&g->rng, g->mode == CODE64 ? 8 : 7)]);
     if (m->pfx)
         byte(e, pfx_bytes[m->pfx]);
     if (m->pfx >= 2 && one_in(&g->rng, 4))
@@ -358,7 +380,7 @@ static void any_modrm(struct gen *g, struct emit *e, const struct tmpl *m)
     byte(e, mod << 6 | m->reg << 3 | rnd_n(&g->rng, 8));
 }
 
-static bool has_modrm(const struct tmpl *m, unsigned pfx)
+static bool has_modrm(unsigned mode, const struct tmpl *m, unsigned pfx)
 {
     uint8_t b[24] = {0};
     struct shape s;
@@ -366,13 +388,13 @@ static bool has_modrm(const struct tmpl *m, unsigned pfx)
     b[0] = pfx_bytes[pfx];
     n += put_opcode(b + n, m);
     b[n] = (uint8_t)(m->mod3 * 0xc0 | m->reg << 3);
-    return decode_insn(b, 15, CODE64, &s.in) == DECODE_OK && s.in.flags & INSN_MODRM;
+    return decode_insn(b, 15, mode, &s.in) == DECODE_OK && s.in.flags & INSN_MODRM;
 }
 
 static void emit(struct gen *g, struct emit *e, const struct tmpl *m, enum group group)
 {
-    unsigned rex = one_in(&g->rng, 4) ? 0 : 0x40 | rnd_n(&g->rng, 16);
-    bool modrm = has_modrm(m, m->pfx);
+    unsigned rex = one_in(&g->rng, 4) || g->mode != CODE64 ? 0 : 0x40 | rnd_n(&g->rng, 16);
+    bool modrm = has_modrm(g->mode, m, m->pfx);
     struct emit tail = {.n = 0};
     if (modrm && g->seq && !m->mod3)
         seq_modrm(g, &tail, m, &rex);
@@ -393,16 +415,16 @@ static void emit(struct gen *g, struct emit *e, const struct tmpl *m, enum group
 
 bool insn_append(struct gen *g, enum group group, struct shape *s)
 {
-    const struct tmpls *l = &shapes()->by_group[group];
+    const struct tmpls *l = &shapes()->by_group[g->mode][group];
     struct emit e = {.n = 0};
     struct test *t = g->t;
     if (!l->n)
         return false;
     emit(g, &e, &l->v[rnd_n(&g->rng, l->n)], group);
-    if (!shape_decode(e.b, 15, s) || shape_group(s) != group || t->code_len + s->in.len > CODE_MAX)
+    if (!shape_decode(g->mode, e.b, 15, s) || shape_group(s) != group || t->code_len + s->in.len > CODE_MAX)
         return false;
-    if (s->in.flags & INSN_MEM && s->in.seg == SEG_FS)
-        return false; /* natively that is the C library's */
+    if (s->in.flags & INSN_MEM && (s->in.seg == SEG_FS || (s->in.seg == SEG_GS && g->mode != CODE64)))
+        return false; /* natively FS is the C library's; 32-bit code can't use a null GS */
     memcpy(t->code + t->code_len, e.b, s->in.len);
     t->insn_len[t->insns++] = s->in.len;
     t->code_len += s->in.len;

@@ -142,7 +142,9 @@ static uint64_t fault_target(struct gen *g, const struct shape *s, unsigned size
     case 0:
         return UINT64_C(0x18000000) + rnd_n(&g->rng, 4096);
     case 1:
-        return UINT64_C(0x800000000000) + (rnd(&g->rng) & (fp ? 0xff0 : 0xfff));
+        if (g->mode == CODE64)
+            return UINT64_C(0x800000000000) + (rnd(&g->rng) & (fp ? 0xff0 : 0xfff));
+        /* fall through */
     case 2:
         return DATA_VA - 1 - rnd_n(&g->rng, size);
     default:
@@ -182,7 +184,8 @@ static bool fixed(const struct gen *g, unsigned reg)
 
 static void set_reg(struct gen *g, unsigned reg, uint64_t val, uint64_t mask)
 {
-    g->t->gpr[reg] = mask == UINT64_MAX ? val : (val & mask) | (rnd(&g->rng) & ~mask);
+    uint64_t keep = g->mode == CODE64 ? UINT64_MAX : 0xffffffff;
+    g->t->gpr[reg] = (mask == UINT64_MAX ? val : (val & mask) | (rnd(&g->rng) & ~mask)) & keep;
     g->fixed |= (uint16_t)(1u << reg);
 }
 
@@ -260,6 +263,8 @@ static bool settle_mem(struct gen *g, struct shape *s, unsigned at, const ZydisD
         p.disp = (uint64_t)o->mem.disp.value;
     if (o->mem.segment == ZYDIS_REGISTER_GS)
         p.seg = GS_BASE;
+    if (s->in.addrsize == 2)
+        return true; /* the first 64 KiB are never mapped */
     if (s->in.addrsize == 4)
         where &= 0x1fffffff;
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP)
@@ -269,7 +274,7 @@ static bool settle_mem(struct gen *g, struct shape *s, unsigned at, const ZydisD
     p.base = gpr_number(o->mem.base);
     p.index = s->in.op == OP_xlat ? 16 : gpr_number(o->mem.index);
     if (p.base == RSP && !(s->in.flags & INSN_MODRM))
-        p.mask = UINT64_MAX; /* implied stack accesses have the stack's address size */
+        p.mask = size_mask(g->mode == CODE64 ? 8 : 4); /* implied stack accesses have the stack's address size */
     return aim(g, &p, where, size);
 }
 
@@ -392,6 +397,9 @@ static bool branch_inputs(struct gen *g, struct shape *s, unsigned at)
             st64(p, land);
         return true;
     }
+    uint64_t va = s->in.src.kind == OPND_MEM ? operand_va(g, s, at) : 0;
+    if (va >= DATA_VA && va < DATA_VA + DATA_PAGES * 4096 && !data_at(g->t, va, 8))
+        return false; /* a target we can't choose: whether it or the stack faults first is not defined */
     if (s->in.src.kind == OPND_IMM)
         patch(g, at + s->z.raw.imm[0].offset, s->z.raw.imm[0].size / 8, rnd_n(r, 20));
     else if (s->in.src.kind == OPND_REG && fixed(g, s->in.src.reg))
@@ -434,6 +442,25 @@ bool shift_ok(const struct gen *g, const struct shape *s)
     return (count & 31) <= 16 && (!g->seq || in->src2.kind == OPND_IMM);
 }
 
+/* Not: operands of the SHA instructions that are not aligned (AMD's CPUs don't mind); those that are neither aligned
+ * nor canonical; MASKMOVQ of nothing, which may fault or not. */
+static bool sse_settled(const struct gen *g, const struct shape *s, unsigned at)
+{
+    uint64_t va = s->in.flags & INSN_MEM ? operand_va(g, s, at) : 0;
+    if (va & 15 && s->known && s->z.meta.isa_set == ZYDIS_ISA_SET_SHA)
+        return false;
+    if (va & 15 && g->fault && va >= UINT64_C(0x7fffffffffff))
+        return false;
+    return (!g->fault && s->in.addrsize != 2 && s->in.seg != SEG_CS) || s->in.map != 1 || s->in.opcode != 0xf7;
+}
+
+/* SDM 3A, "Limit Checking": whether an access that wraps around 4 GiB faults, is not defined. */
+static bool wraps_4g(const struct gen *g, const struct shape *s, unsigned at)
+{
+    uint64_t va = s->in.flags & INSN_MODRM && s->in.flags & INSN_MEM ? operand_va(g, s, at) : 0x1000;
+    return g->mode == CODE32 && (va >= 0xffffff00 || (uint32_t)(g->t->gpr[RSP] + 0x80) < 0x100);
+}
+
 static bool inputs(struct gen *g, struct shape *s, unsigned at)
 {
     switch (s->in.op) {
@@ -460,6 +487,10 @@ static bool inputs(struct gen *g, struct shape *s, unsigned at)
     case OP_leave:
         set_reg(g, RBP, WINDOW_VA + 100 + rnd_n(&g->rng, 200), UINT64_MAX);
         return true;
+    case OP_pusha:
+    case OP_popa:
+        set_reg(g, RSP, g->fault ? fault_target(g, s, 4) : WINDOW_VA + 100 + rnd_n(&g->rng, 300), UINT64_MAX);
+        return true;
     case OP_popf:
         g->t->kind |= KIND_INT3;
         return true;
@@ -468,9 +499,7 @@ static bool inputs(struct gen *g, struct shape *s, unsigned at)
         return true;
     case OP_sse:
         mxcsr_inputs(g, s, at);
-        if (s->known && s->z.meta.isa_set == ZYDIS_ISA_SET_SHA && s->in.flags & INSN_MEM && operand_va(g, s, at) & 15)
-            return false;                                           /* AMD's CPUs do without alignment */
-        return !g->fault || s->in.map != 1 || s->in.opcode != 0xf7; /* MASKMOVQ of nothing may fault or not */
+        return sse_settled(g, s, at);
     default:
         break;
     }
@@ -482,8 +511,10 @@ static bool inputs(struct gen *g, struct shape *s, unsigned at)
 bool values_settle(struct gen *g, struct shape *s, unsigned at)
 {
     const uint8_t *code = g->t->code + at;
+    if (g->fault && s->in.op == OP_popa)
+        return false; /* it may have popped some registers or none */
     /* Displacements, then immediates may have been patched. */
-    if (!settle_operands(g, s, at) || !shape_decode(code, g->t->code_len - at, s) || !inputs(g, s, at))
+    if (!settle_operands(g, s, at) || !shape_decode(g->mode, code, g->t->code_len - at, s) || !inputs(g, s, at))
         return false;
-    return shape_decode(code, g->t->code_len - at, s) && shift_ok(g, s);
+    return shape_decode(g->mode, code, g->t->code_len - at, s) && shift_ok(g, s) && !wraps_4g(g, s, at);
 }

@@ -23,7 +23,15 @@ next:
     push $SEL_UDATA
     push T_GPR+32(%r15)
     push T_RFLAGS(%r15)
-    push $SEL_UCODE
+    mov $SEL_UCODE, %ecx
+    xor %eax, %eax
+    testl $KIND_32, T_KIND(%r15)
+    jz 2f
+    mov $SEL_UCODE32, %ecx
+    mov $SEL_UDATA, %eax
+2:  mov %eax, %ds
+    mov %eax, %es
+    push %rcx
     push T_RIP(%r15)
     mov T_GPR+0(%r15), %rax
     mov T_GPR+8(%r15), %rcx

@@ -59,6 +59,7 @@ static void descriptor_tables(struct guest *g)
     put64(g, G_GDT + SEL_KDATA, UINT64_C(0x00cf93000000ffff));
     put64(g, G_GDT + (SEL_UDATA & ~7), UINT64_C(0x00cff3000000ffff));
     put64(g, G_GDT + (SEL_UCODE & ~7), UINT64_C(0x00affb000000ffff));
+    put64(g, G_GDT + (SEL_UCODE32 & ~7), UINT64_C(0x00cffb000000ffff));
     put64(g, G_GDT + SEL_TSS, 0x67 | (tss & 0xffffff) << 16 | UINT64_C(0x8b) << 40 | (tss >> 24 & 0xff) << 56);
     put64(g, G_GDT + SEL_TSS + 8, tss >> 32);
     memcpy(ram_hva(&g->ram, G_TSS + 4, 8), &(uint64_t){KERNEL_VA + G_STACK}, 8); /* RSP0 */

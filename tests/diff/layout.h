@@ -40,6 +40,7 @@
 #define T_SIZE     2688
 
 #define KIND_FP   1 /* FXSAVE state is loaded and compared */
+#define KIND_32   4 /* 32-bit code: compatibility mode on both sides */
 #define KIND_INT3 2 /* natively, too, the test ends in INT3 (it jumps, or changes TF or AC) */
 
 /* native context page */
@@ -48,6 +49,8 @@
 #define CTX_RIP   (CTX_VA + 16)
 #define CTX_EXIT  (CTX_VA + 24)
 #define CTX_TMP   (CTX_VA + 32)
+#define CTX_FAR   (CTX_VA + 40) /* EIP and selector of 32-bit code */
+#define CTX_BACK  (CTX_VA + 64) /* where 32-bit code jumps to, 64-bit code */
 #define CTX_CLEAN (CTX_VA + 512)
 
 /* guest-physical */
@@ -64,11 +67,12 @@
 #define VAR_CUR (KERNEL_VA + G_VARS)
 #define VAR_END (KERNEL_VA + G_VARS + 8)
 
-#define SEL_KCODE 0x08
-#define SEL_KDATA 0x10
-#define SEL_UDATA 0x2b /* as Linux has them, for MOV from a segment register */
-#define SEL_UCODE 0x33
-#define SEL_TSS   0x40
+#define SEL_KCODE   0x08
+#define SEL_KDATA   0x10
+#define SEL_UDATA   0x2b /* as Linux has them, for MOV from a segment register */
+#define SEL_UCODE   0x33
+#define SEL_UCODE32 0x23
+#define SEL_TSS     0x40
 
 #define VEC_END_RIP 1 /* INT3 leaves RIP one past itself */
 

@@ -120,7 +120,7 @@ static void save(struct bench *b, const struct test *t)
     char path[4096];
     if (!b->o->dir)
         return;
-    snprintf(path, sizeof path, "%s/%s-%016" PRIx64 ".txt", b->o->dir, group_names[t->group], t->seed);
+    snprintf(path, sizeof path, "%s/%s-%016" PRIx64 ".txt", b->o->dir, group_name(t->group), t->seed);
     if (corpus_write(path, t))
         fprintf(stderr, "oracle: can't write %s\n", path);
     else
@@ -134,7 +134,7 @@ static bool seen_before(struct bench *b, const struct test *t)
     struct insn in;
     for (unsigned i = 0; i + 1 < t->insns; i++)
         at += t->insn_len[i];
-    if (decode_insn(t->code + at, t->code_len - at, CODE64, &in) != DECODE_OK)
+    if (decode_insn(t->code + at, t->code_len - at, code_mode(t->kind), &in) != DECODE_OK)
         return false;
     unsigned key = (in.map << 10 | in.opcode << 2 | in.prefix) & 4095;
     if (b->shown[key])
@@ -149,7 +149,7 @@ static void report(struct bench *b, const struct test *failed)
     b->failures++;
     if (seen_before(b, failed))
         return;
-    printf("DIFFERENCE: group %s seed %016" PRIx64 "\n", group_names[t.group], t.seed);
+    printf("DIFFERENCE: group %s seed %016" PRIx64 "\n", group_name(t.group), t.seed);
     if (!still_fails(b, &t)) {
         printf("  only in company: not reproduced alone\n");
         check_disassemble(&t, stdout);
@@ -174,7 +174,7 @@ static void report(struct bench *b, const struct test *failed)
 
 /* ---- random runs ---- */
 
-static void batch(struct bench *b, enum group group, uint64_t first, unsigned n)
+static void batch(struct bench *b, unsigned group, uint64_t first, unsigned n)
 {
     static struct result results[BATCH];
     static struct test failed[BATCH];
@@ -194,14 +194,14 @@ static void batch(struct bench *b, enum group group, uint64_t first, unsigned n)
         report(b, &failed[i]);
 }
 
-static void random_group(struct bench *b, enum group group, unsigned job)
+static void random_group(struct bench *b, unsigned group, unsigned job)
 {
     uint64_t each = b->o->count / b->o->jobs, from = job * each;
     uint64_t to = job + 1 == b->o->jobs ? b->o->count : from + each;
     unsigned before = b->failures;
     for (uint64_t i = from; i < to; i += BATCH)
         batch(b, group, i, (unsigned)min_u64(BATCH, to - i));
-    printf("%-7s %10" PRIu64 " tests, %u differences\n", group_names[group], to - from, b->failures - before);
+    printf("%-9s %10" PRIu64 " tests, %u differences\n", group_name(group), to - from, b->failures - before);
     fflush(stdout);
 }
 
@@ -210,8 +210,8 @@ static int random_job(const struct options *o, unsigned job)
     struct bench b = {.o = o};
     if (bench_open(&b))
         return 2;
-    for (unsigned g = 0; g < G_COUNT; g++)
-        if ((!o->group || !strcmp(o->group, group_names[g])) && gen_supported(g))
+    for (unsigned g = 0; g < 2 * GROUPS32; g++)
+        if (group_name(g) && (!o->group || !strcmp(o->group, group_name(g))) && gen_supported(g))
             random_group(&b, g, job);
     if (b.died)
         printf("%" PRIu64 " tests killed the native side\n", b.died);
@@ -268,8 +268,8 @@ static int usage(void)
 
 static bool known_group(const char *name)
 {
-    for (unsigned g = 0; g < G_COUNT; g++)
-        if (!strcmp(name, group_names[g]))
+    for (unsigned g = 0; g < 2 * GROUPS32; g++)
+        if (group_name(g) && !strcmp(name, group_name(g)))
             return true;
     return false;
 }

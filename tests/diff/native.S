@@ -16,14 +16,18 @@ native_run:
     testl $KIND_FP, T_KIND(%r15)
     jz 1f
     fxrstor64 T_FX(%r15)
-1:  mov %r15, CTX_TEST /* from here on a signal is the test's */
-    push T_RFLAGS(%r15)
-    popfq
+1:  mov %rax, CTX_FAR
+    movw $SEL_UCODE32, CTX_FAR + 4
+    testl $KIND_32, T_KIND(%r15)
+    jz 2f
+    mov $SEL_UDATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+2:  mov %r15, CTX_TEST /* from here on a signal is the test's */
     mov T_GPR+0(%r15), %rax
     mov T_GPR+8(%r15), %rcx
     mov T_GPR+16(%r15), %rdx
     mov T_GPR+24(%r15), %rbx
-    mov T_GPR+32(%r15), %rsp
     mov T_GPR+40(%r15), %rbp
     mov T_GPR+48(%r15), %rsi
     mov T_GPR+56(%r15), %rdi
@@ -34,8 +38,17 @@ native_run:
     mov T_GPR+96(%r15), %r12
     mov T_GPR+104(%r15), %r13
     mov T_GPR+112(%r15), %r14
+    bt $2, T_KIND(%r15) /* KIND_32; the flags are loaded below */
+    jc 3f
+    push T_RFLAGS(%r15)
+    popfq
+    mov T_GPR+32(%r15), %rsp
     mov T_GPR+120(%r15), %r15
     jmp *CTX_RIP
+3:  push T_RFLAGS(%r15)
+    popfq
+    mov T_GPR+32(%r15), %rsp
+    ljmpl *CTX_FAR
 
 native_exit:
     mov %r15, CTX_TMP
@@ -67,6 +80,9 @@ native_resume: /* also where the signal handler sends us, RSP as CTX_RSP */
     cld
     mov CTX_TEST, %r15
     movq $0, CTX_TEST
+    xor %eax, %eax
+    mov %eax, %ds
+    mov %eax, %es
     testl $KIND_FP, T_KIND(%r15)
     jz 1f
     fxrstor64 CTX_CLEAN

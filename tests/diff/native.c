@@ -84,6 +84,7 @@ void native_on_signal(int sig, siginfo_t *info, void *opaque)
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_resume;
     uc->uc_mcontext.gregs[REG_RSP] = (greg_t)*ctx_word(CTX_RSP);
     uc->uc_mcontext.gregs[REG_EFL] = 0x202;
+    uc->uc_mcontext.gregs[REG_CSGSFS] = (uc->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) | SEL_UCODE;
 }
 
 static void child_signals(void)
@@ -112,12 +113,27 @@ static void child_one(struct test *t)
     memcpy(t->r_data + WINDOW_LEN, (void *)TAIL_VA, TAIL_LEN);
 }
 
+/* The way out of a test: jmp *CTX_EXIT, or from 32-bit code jmp SEL_UCODE:CTX_BACK. */
+static void put_exit(uint8_t *p, bool code32)
+{
+    static const uint8_t near[3] = {0xff, 0x24, 0x25};
+    if (code32) {
+        p[0] = 0xea;
+        st32(p + 1, CTX_BACK);
+        st16(p + 5, SEL_UCODE);
+    } else {
+        memcpy(p, near, sizeof near);
+        st32(p + 3, CTX_EXIT);
+    }
+}
+
 static void child_main(struct native *n, int in, int out)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     map_at(DATA_VA, DATA_PAGES * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, -1);
     map_at(CODE_VA, CODE_LEN, PROT_READ | PROT_WRITE | PROT_EXEC, n->code_fd);
-    map_at(CTX_VA, 4096, PROT_READ | PROT_WRITE, -1);
+    map_at(CTX_VA, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, -1);
+    put_exit((uint8_t *)CTX_BACK, false);
     *ctx_word(CTX_EXIT) = (uintptr_t)native_exit;
     __asm__ volatile("fxsave64 (%0)" : : "r"((void *)CTX_CLEAN) : "memory");
     syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)GS_BASE);
@@ -204,13 +220,11 @@ static void ask(struct native *n, unsigned from)
 
 static void put_code(struct native *n, const struct test *t)
 {
-    static const uint8_t to_exit[3] = {0xff, 0x24, 0x25}; /* jmp *CTX_EXIT */
     uint8_t *p = n->code + (t->rip - CODE_VA);
     memcpy(p, t->code, t->code_len);
     if (t->kind & KIND_INT3)
         return;
-    memcpy(p + t->code_len, to_exit, 3);
-    st32(p + t->code_len + 3, CTX_EXIT);
+    put_exit(p + t->code_len, t->kind & KIND_32);
 }
 
 void native_start(struct native *n, unsigned count)

@@ -34,10 +34,19 @@ enum group {
     G_SSE,
     G_X87,
     G_SEQ,
+    G_BCD, /* what exists in 32-bit code only */
     G_COUNT
 };
 
-extern const char *const group_names[G_COUNT];
+enum { GROUPS32 = 32 }; /* a group's number + GROUPS32: the same in 32-bit code */
+
+/* NULL: no such group. */
+const char *group_name(unsigned number);
+
+static inline unsigned code_mode(uint32_t kind)
+{
+    return kind & KIND_32 ? CODE32 : CODE64;
+}
 
 enum { RF_CF_BIT = 1 };
 enum { DATA_LEN = WINDOW_LEN + TAIL_LEN, MAX_INSNS = 12, VEC_HANG = 255, VEC_DIED = 254 };
@@ -74,12 +83,12 @@ struct result {
 
 /* ---- gen.c ---- */
 void gen_init(void);
-/* A test of `group`, wholly determined by `seed`; `slot` says where its code will stand. */
-void gen_test(struct test *t, enum group group, uint64_t seed, unsigned slot);
+/* A test of `group` (+ GROUPS32), wholly determined by `seed`; `slot` says where its code will stand. */
+void gen_test(struct test *t, unsigned group, uint64_t seed, unsigned slot);
 /* Set t->undefined, t->kind from the code. False: not a test we could judge (used by the minimiser and the corpus). */
 bool gen_judge(struct test *t);
 /* Groups the host's CPU cannot run (no such extension). */
-bool gen_supported(enum group group);
+bool gen_supported(unsigned group);
 
 /* ---- native.c ---- */
 struct native;

@@ -428,6 +428,8 @@ static enum decode_status decode_padded(struct dec *d, unsigned avail, struct in
         implicit_address(d, in, e->flags);
     else if (e->imm == DI_MOFFS)
         in->flags |= INSN_MEM;
+    else if (d->seg != SEG_DEFAULT)
+        in->seg = d->seg; /* MASKMOVQ and MASKMOVDQU imply their address */
     bool ok = operands(d, in, e) && allowed(d, in, e) && !bad_register(d, in);
     immediate(d, in, e->imm);
     if (in->op == OP_cmpxchg8b && d->rex & 8)

@@ -294,6 +294,16 @@ static bool contiguous(const struct soft_vcpu *v, uint64_t sp, unsigned bytes)
 
 static const uint8_t pusha_order[8] = {RDI, RSI, RBP, RSP, RBX, RDX, RCX, RAX}; /* from the lowest address */
 
+/* Record the fault of the first push, from the top, that can't be done. */
+static enum exec_result pusha_fault(struct soft_vcpu *v, uint64_t sp, unsigned n)
+{
+    gva_t at;
+    for (unsigned i = 8; i-- > 0;)
+        if (!seg_linear(v, SEG_SS, sp + i * n, n, ACC_WRITE, &at) || !lin_probe_write(v, at, n, ACC_WRITE))
+            break;
+    return EXEC_FAULT;
+}
+
 /* SDM 2, "PUSHA/PUSHAD": all eight or none, except where the stack wraps. */
 enum exec_result exec_pusha(struct soft_vcpu *v, const struct insn *in)
 {
@@ -304,7 +314,7 @@ enum exec_result exec_pusha(struct soft_vcpu *v, const struct insn *in)
         memcpy(frame + i * n, &v->st.gpr[pusha_order[i]], n);
     if (contiguous(v, sp, n * 8)) {
         if (!seg_write(v, SEG_SS, sp, frame, n * 8))
-            return EXEC_FAULT;
+            return pusha_fault(v, sp, n);
         put_reg(v, RSP, size, sp);
         return EXEC_OK;
     }
