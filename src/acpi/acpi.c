@@ -204,6 +204,8 @@ static gpa_t build_all(struct bytes *b, gpa_t base, const struct acpi_config *c,
         entry[n++] = table(b, base, "SRAT", 3, srat_body, c, cpu_of_uid);
     if (c->vtd.gpa)
         entry[n++] = table(b, base, "DMAR", 1, dmar_body, c, cpu_of_uid);
+    if (c->amdvi.gpa)
+        entry[n++] = table(b, base, "IVRS", 2, ivrs_body, c, cpu_of_uid);
     uint64_t xsdt = table_begin(b, "XSDT", 1);
     for (unsigned i = 0; i < n; i++)
         put(b, entry[i], 8);

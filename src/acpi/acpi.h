@@ -1,4 +1,4 @@
-/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, DSDT, SRAT, DMAR, WAET. ACPI 6.5,
+/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, DSDT, SRAT, DMAR, IVRS, WAET. ACPI 6.5,
  * chapter 5 "ACPI Software Programming Model" and chapter 20 "ACPI Machine Language (AML) Specification".
  *
  * Past APIC ID 254 a CPU is a type 9 MADT entry; no CPU is ever listed twice. ACPI UIDs are neither vCPU indices nor
@@ -30,6 +30,17 @@ struct acpi_vtd {
     uint8_t phys_bits; /* width of host addresses */
 };
 
+/* An AMD I/O virtualization unit. */
+struct acpi_amdvi {
+    gpa_t gpa;            /* of its registers; 0: there is none */
+    bool intremap;        /* it remaps interrupts */
+    bool ioapic_only;     /* the I/O APIC alone is behind it */
+    bool dma_translation; /* off: says HATDis */
+    uint16_t rid;         /* of its PCI function */
+    uint16_t capability;  /* offset of its capability block there */
+    uint64_t efr, efr2;   /* as its registers say */
+};
+
 struct acpi_config {
     uint32_t cpus;
     const apic_id_t *ids;          /* [cpus] by vCPU index */
@@ -42,6 +53,7 @@ struct acpi_config {
     uint32_t ioapic_gpa;
     uint16_t ioapic_rid; /* the requester id that its interrupts come from */
     struct acpi_vtd vtd;
+    struct acpi_amdvi amdvi;
     uint8_t sci_gsi;
     uint16_t pm_base; /* PM1 event +0, PM1 control +4, PM timer +8, GPE0 +20h (16 bytes) */
     uint16_t smi_cmd; /* port; with the values that switch ACPI mode on and off */

@@ -123,12 +123,13 @@ static void device_help(FILE *out)
     help_item(out, "isa-debug-exit", "a write of N ends hecaton with status (N << 1) | 1");
     help_props(out, exit_props, ARRAY_SIZE(exit_props));
     help_intel_iommu(out);
+    help_amd_iommu(out);
     help_item(out, "pc-testdev", "ports and memory that test programs use");
 }
 
 int opt_device(struct options *o, const char *arg, struct err *e)
 {
-    static const char *const names[] = {"isa-debug-exit", "pc-testdev", "intel-iommu"};
+    static const char *const names[] = {"isa-debug-exit", "pc-testdev", "intel-iommu", "amd-iommu"};
     struct keyval k;
     if (!strcmp(arg, "help")) {
         device_help(o->out);
@@ -146,6 +147,8 @@ int opt_device(struct options *o, const char *arg, struct err *e)
     }
     if (!strcmp(name, names[2]))
         return opt_intel_iommu(o->cfg, &k, e);
+    if (!strcmp(name, names[3]))
+        return opt_amd_iommu(o->cfg, &k, e);
     if (strcmp(name, names[1]))
         return unknown_name("-device", "device", name, names, ARRAY_SIZE(names), e);
     o->cfg->pc_testdev = true;

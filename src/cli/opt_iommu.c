@@ -1,4 +1,4 @@
-/* -device intel-iommu. */
+/* -device intel-iommu, amd-iommu. */
 #include "cli/options_priv.h"
 
 #include "base/bits.h"
@@ -50,6 +50,28 @@ static const struct prop intel_props[] = {
     {"aw-bits", u_aw_bits, "39|48", "width of devices' addresses (48)"},
     {"scope", u_scope, "all|ioapic", "who is behind it: everybody, or the I/O APIC alone (all)"},
 };
+
+static const struct prop amd_props[] = {
+    {"intremap", u_intremap, "on|off", "interrupt remapping (on)"},
+    {"xtsup", u_eim, "auto|on|off", "32-bit destinations; auto: as intremap (auto)"},
+    {"dma-translation", u_dma, "on|off", "page tables for devices (on)"},
+    {"scope", u_scope, "all|ioapic", "who is behind it: everybody, or the I/O APIC alone (all)"},
+};
+
+void help_amd_iommu(FILE *out)
+{
+    help_item(out, "amd-iommu", "an AMD-Vi unit: remaps interrupts, translates DMA");
+    help_props(out, amd_props, ARRAY_SIZE(amd_props));
+}
+
+int opt_amd_iommu(struct vm_config *c, struct keyval *k, struct err *e)
+{
+    if (c->iommu.kind != VM_IOMMU_NONE)
+        return err_set(e, -EINVAL, "-device amd-iommu: this machine has an IOMMU already: drop one");
+    c->iommu.kind = VM_IOMMU_AMD;
+    k->option = "-device amd-iommu";
+    return keyval_apply(k, amd_props, ARRAY_SIZE(amd_props), c, e);
+}
 
 void help_intel_iommu(FILE *out)
 {

@@ -30,7 +30,9 @@ option_fn opt_machine, opt_accel, opt_smp, opt_memory, opt_cpu, opt_enable_kvm;
 option_fn opt_serial, opt_device, opt_name, opt_trace, opt_trace_file, opt_nographic;
 /* opt_iommu.c: the properties of -device intel-iommu. */
 int opt_intel_iommu(struct vm_config *c, struct keyval *k, struct err *e);
+int opt_amd_iommu(struct vm_config *c, struct keyval *k, struct err *e);
 void help_intel_iommu(FILE *out);
+void help_amd_iommu(FILE *out);
 /* help.c: names and explanations in columns that fit 80. */
 void help_options(FILE *out, const struct option_def *defs, size_t n);
 void help_props(FILE *out, const struct prop *props, size_t n);

@@ -27,9 +27,6 @@
 
 struct amdvi;
 
-/* Routes whose cookie is first..last may have changed. Any thread; under the unit's lock: do not call back. */
-typedef void amdvi_stale_fn(void *opaque, uint32_t first, uint32_t last);
-
 struct amdvi_config {
     bool intremap;             /* off: interrupts pass as if no device had an interrupt table */
     bool xt;                   /* EFR says XTSup: 32-bit destinations, once the guest sets XTEN */
@@ -38,8 +35,7 @@ struct amdvi_config {
     const struct ram *ram;     /* borrowed: all that its tables can be in */
     const struct remap *remap; /* borrowed: its own MSI's way */
     struct irq_port port;
-    amdvi_stale_fn *stale; /* NULL: nobody holds routes */
-    void *stale_opaque;
+    struct remap_stale stale;  /* told of invalidated routes, under the unit's lock; fn NULL: nobody holds any */
     const struct trace *trace; /* borrowed, may be NULL */
 };
 

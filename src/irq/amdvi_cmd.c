@@ -50,21 +50,23 @@ static void invalidate_pages(struct amdvi *a, const uint64_t q[2])
     amdvi_iotlb_drop(a, (uint16_t)(q[0] >> 32), first & ~span, first | span);
 }
 
-static void stale_routes(struct amdvi *a, uint16_t first, uint16_t last)
-{
-    if (a->cfg.stale)
-        a->cfg.stale(a->cfg.stale_opaque, amdvi_cookie(REQUESTER_ID(first), 0), amdvi_cookie(REQUESTER_ID(last), 2047));
-}
-
 void amdvi_stale_all(struct amdvi *a)
 {
-    stale_routes(a, 0, 0xffff);
+    if (a->cfg.stale.fn)
+        a->cfg.stale.fn(a->cfg.stale.opaque, 0, UINT32_MAX);
+}
+
+static void stale_device(struct amdvi *a, uint16_t device)
+{
+    if (a->cfg.stale.fn)
+        a->cfg.stale.fn(a->cfg.stale.opaque, amdvi_cookie(REQUESTER_ID(device), 0),
+                        amdvi_cookie(REQUESTER_ID(device), 2047));
 }
 
 static void invalidate_device(struct amdvi *a, uint16_t device)
 {
     a->logged_once[device / 64] &= ~BIT(device % 64);
-    stale_routes(a, device, device);
+    stale_device(a, device);
 }
 
 static void invalidate_all(struct amdvi *a)
@@ -88,7 +90,7 @@ static bool carry_out(struct amdvi *a, const uint64_t q[2])
         invalidate_pages(a, q);
         break;
     case CMD_INVALIDATE_INTERRUPT_TABLE:
-        stale_routes(a, device, device);
+        stale_device(a, device);
         break;
     case CMD_INVALIDATE_IOMMU_ALL:
         invalidate_all(a);

@@ -133,7 +133,7 @@ bool vm_config_firmware_x2apic(const struct vm_config *c)
 
 bool vm_config_remaps_wide(const struct vm_config *c)
 {
-    return c->iommu.kind == VM_IOMMU_INTEL && c->iommu.intremap && c->iommu.eim != VM_OFF;
+    return c->iommu.kind != VM_IOMMU_NONE && c->iommu.intremap && c->iommu.eim != VM_OFF;
 }
 
 bool vm_config_physical_destination(const struct vm_config *c)
@@ -174,9 +174,24 @@ static bool has_id(const struct vm_config *c, uint32_t id)
     return false;
 }
 
+static int check_amd_iommu(const struct vm_config *c, struct err *e)
+{
+    const struct vm_iommu *u = &c->iommu;
+    if (u->eim == VM_ON && !u->intremap)
+        return err_set(e, -EINVAL, "-device amd-iommu: xtsup=on needs interrupt remapping: say intremap=on");
+    if (u->intremap && u->eim == VM_OFF && vm_config_max_id(c) > 254)
+        return err_set(e, -EINVAL,
+                       "-device amd-iommu: with xtsup=off it remaps interrupts to 8-bit IDs, and there are APIC IDs up "
+                       "to %u: say intremap=on,xtsup=on, or use no ID past 254",
+                       vm_config_max_id(c));
+    return 0;
+}
+
 static int check_iommu(const struct vm_config *c, struct err *e)
 {
     const struct vm_iommu *u = &c->iommu;
+    if (u->kind == VM_IOMMU_AMD)
+        return check_amd_iommu(c, e);
     if (u->kind != VM_IOMMU_INTEL)
         return 0;
     if (u->aw_bits != 39 && u->aw_bits != 48)

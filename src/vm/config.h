@@ -37,7 +37,7 @@ enum vm_iommu_scope { VM_SCOPE_ALL, VM_SCOPE_IOAPIC }; /* who is behind it: ever
 struct vm_iommu {
     enum vm_iommu_kind kind;
     bool intremap;
-    enum vm_onoffauto eim; /* intel-iommu: 32-bit destinations; auto: as intremap */
+    enum vm_onoffauto eim; /* 32-bit destinations (amd-iommu: xtsup); auto: as intremap */
     bool caching_mode;     /* intel-iommu */
     bool dma_translation;
     uint32_t aw_bits; /* intel-iommu: 39 or 48 */

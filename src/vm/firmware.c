@@ -2,6 +2,7 @@
 
 #include "acpi/acpi.h"
 #include "acpi/smbios.h"
+#include "dev/amdvi_pci.h"
 #include "dev/pm.h"
 #include "irq/ioapic.h"
 #include "irq/vtd.h"
@@ -35,6 +36,19 @@ static int place_smbios(const struct smbios_config *s, struct boot_layout *l, st
                         e);
 }
 
+static struct acpi_amdvi amdvi_table(const struct vm_config *c)
+{
+    bool xt = vm_config_remaps_wide(c);
+    return (struct acpi_amdvi){.gpa = AMDVI_GPA,
+                               .intremap = c->iommu.intremap,
+                               .ioapic_only = c->iommu.scope == VM_SCOPE_IOAPIC,
+                               .dma_translation = c->iommu.dma_translation,
+                               .rid = AMDVI_RID,
+                               .capability = AMDVI_PCI_CAPABILITY,
+                               .efr = amdvi_efr(xt, c->iommu.dma_translation),
+                               .efr2 = amdvi_efr2()};
+}
+
 int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot_layout *layout, gpa_t *rsdp,
                     unsigned phys_bits, struct err *e)
 {
@@ -66,6 +80,8 @@ int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot
                                   .intremap = c->iommu.intremap,
                                   .ioapic_only = c->iommu.scope == VM_SCOPE_IOAPIC,
                                   .phys_bits = (uint8_t)phys_bits};
+    if (c->iommu.kind == VM_IOMMU_AMD)
+        a.amdvi = amdvi_table(c);
     int rc = place_acpi(&a, layout, rsdp, e);
     return rc ? rc : place_smbios(&s, layout, e);
 }

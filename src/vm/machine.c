@@ -106,6 +106,11 @@ static int make_pci(struct machine *m, struct err *e)
     return pci_host_init(&m->pci, &m->ports, &reset, e);
 }
 
+static int make_amdvi_pci(struct machine *m, struct err *e)
+{
+    return m->amdvi ? amdvi_pci_init(&m->amdvi_pci, &m->pci, m->amdvi, e) : 0;
+}
+
 static int make_debugexit(struct machine *m, struct err *e)
 {
     if (!m->cfg->debug_exit)
@@ -186,6 +191,18 @@ RESET(testdev, m->cfg->pc_testdev)
 RESET(irqtest, m->cfg->irq_test)
 RESET(fw_cfg, true)
 
+static void reset_amdvi(struct machine *m)
+{
+    if (!m->amdvi)
+        return;
+    amdvi_reset(m->amdvi);
+    amdvi_pci_reset(&m->amdvi_pci);
+}
+
+static void drop_nothing(struct machine *m)
+{
+}
+
 static void drop_pci(struct machine *m)
 {
     pci_host_fini(&m->pci);
@@ -208,6 +225,7 @@ static const struct device {
     {make_rtc, drop_rtc, reset_rtc},
     {make_pm, drop_pm, reset_pm},
     {make_pci, drop_pci, reset_pci},
+    {make_amdvi_pci, drop_nothing, reset_amdvi},
     {make_serial, drop_serial, reset_serial},
     {make_debugexit, drop_debugexit, NULL},
     {make_shutdown_port, drop_shutdown_port, reset_shutdown_port},
@@ -311,9 +329,36 @@ static int make_vtd(struct machine *m, struct err *e)
     return bus_map(&m->mmio, &region, e);
 }
 
+static int make_amdvi(struct machine *m, struct err *e)
+{
+    const struct vm_iommu *u = &m->cfg->iommu;
+    struct amdvi_config c = {.intremap = u->intremap,
+                             .xt = vm_config_remaps_wide(m->cfg),
+                             .dma_translation = u->dma_translation,
+                             .requester = REQUESTER_ID(AMDVI_RID),
+                             .ram = &m->ram,
+                             .remap = &m->remap,
+                             .port = fabric_port(m->fabric),
+                             .trace = &m->trace};
+    int rc = amdvi_create(&c, &m->amdvi, e);
+    if (rc)
+        return rc;
+    m->remap.amdvi = m->amdvi;
+    struct bus_region region = {
+        .base = AMDVI_GPA, .len = AMDVI_SIZE, .ops = &amdvi_bus_ops, .dev = m->amdvi, .name = "AMD-Vi unit"};
+    return bus_map(&m->mmio, &region, e);
+}
+
 static int make_iommu(struct machine *m, struct err *e)
 {
-    return m->cfg->iommu.kind == VM_IOMMU_INTEL ? make_vtd(m, e) : 0;
+    switch (m->cfg->iommu.kind) {
+    case VM_IOMMU_INTEL:
+        return make_vtd(m, e);
+    case VM_IOMMU_AMD:
+        return make_amdvi(m, e);
+    default:
+        return 0;
+    }
 }
 
 static int make_ioapic(struct machine *m, struct err *e)
@@ -432,6 +477,7 @@ void machine_destroy(struct machine *m)
     if (m->ioapic)
         ioapic_destroy(m->ioapic);
     vtd_destroy(m->vtd);
+    amdvi_destroy(m->amdvi);
     if (m->fabric)
         fabric_destroy(m->fabric);
     if (m->runner)

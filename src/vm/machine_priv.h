@@ -4,6 +4,7 @@
 
 #include "cpu/cpuid.h"
 #include "cpu/pv.h"
+#include "dev/amdvi_pci.h"
 #include "dev/chardev.h"
 #include "dev/debugexit.h"
 #include "dev/fw_cfg.h"
@@ -33,7 +34,8 @@ struct machine {
     struct cpuid_model cpuid;
     struct remap remap;
     struct fabric *fabric;
-    struct vtd *vtd; /* NULL: none */
+    struct vtd *vtd;     /* NULL: none */
+    struct amdvi *amdvi; /* NULL: none */
     struct ioapic *ioapic;
     struct pv *pv;
     struct engine_vm *engine;
@@ -46,6 +48,7 @@ struct machine {
     struct pm pm;
     struct serial serial;
     struct pci_host pci;
+    struct amdvi_pci amdvi_pci;
     struct debugexit debugexit;
     struct shutdown_port shutdown_port;
     struct testdev testdev;

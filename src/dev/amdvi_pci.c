@@ -1,0 +1,90 @@
+#include "dev/amdvi_pci.h"
+
+#include "base/bits.h"
+
+#define VENDOR_AMD   0x1022
+#define DEVICE_IOMMU 0x1419
+#define CLASS_IOMMU  0x080600
+
+enum { CFG_STATUS = 0x06, CFG_CAPABILITIES = 0x34 };
+#define STATUS_CAPABILITIES 0x10
+
+/* The capability block. 48882, "IOMMU Capability Block Registers". */
+enum {
+    CAP_HEADER = 0x40,
+    CAP_BASE_LOW = 0x44,
+    CAP_BASE_HIGH = 0x48,
+    CAP_RANGE = 0x4c,
+    CAP_MISC = 0x50,
+    CAP_MSI = 0x64
+};
+#define CAP_ID_SECURE  0x0fu
+#define CAP_TYPE_IOMMU (3u << 16)
+#define CAP_REVISION   (1u << 19)
+#define CAP_EFR        (1u << 27)
+#define CAP_EXT        (1u << 28) /* the second miscellaneous register exists */
+#define BASE_ENABLE    1u
+#define MISC_GVA_48    (2u << 5)
+#define MISC_PA(bits)  ((uint32_t)(bits) << 8)
+#define MISC_VA(bits)  ((uint32_t)(bits) << 15)
+
+/* PCI Local Bus 3.0, 6.8.1 "MSI Capability Structure". */
+#define CAP_ID_MSI  0x05u
+#define MSI_CONTROL (CAP_MSI + 2)
+#define MSI_ADDR    (CAP_MSI + 4)
+#define MSI_DATA    (CAP_MSI + 12)
+#define MSI_END     (CAP_MSI + 14)
+#define MSI_ENABLE  0x0001u
+#define MSI_64BIT   0x0080u
+
+static void push_msi(struct amdvi_pci *p)
+{
+    const uint8_t *c = p->func.config;
+    amdvi_set_msi(p->unit, ld16(c + MSI_CONTROL) & MSI_ENABLE,
+                  (struct msi_msg){ld64(c + MSI_ADDR), ld16(c + MSI_DATA)});
+}
+
+static void config_write(struct pci_func *f, unsigned off, unsigned size, uint32_t val)
+{
+    pci_config_write(f, off, size, val);
+    if (off < MSI_END && off + size > CAP_MSI)
+        push_msi(f->dev);
+}
+
+static const struct pci_func_ops ops = {.config_read = pci_config_read, .config_write = config_write};
+
+static void setup_msi(struct pci_func *f)
+{
+    st16(f->config + CAP_MSI, CAP_ID_MSI);
+    st16(f->config + MSI_CONTROL, MSI_64BIT);
+    st16(f->wmask + MSI_CONTROL, MSI_ENABLE);
+    st64(f->wmask + MSI_ADDR, ~UINT64_C(3));
+    st16(f->wmask + MSI_DATA, 0xffff);
+}
+
+static void setup(struct amdvi_pci *p)
+{
+    struct pci_func *f = &p->func;
+    pci_func_setup(f, AMDVI_RID, VENDOR_AMD, DEVICE_IOMMU, CLASS_IOMMU, 0);
+    f->ops = &ops;
+    f->dev = p;
+    st16(f->config + CFG_STATUS, STATUS_CAPABILITIES);
+    f->config[CFG_CAPABILITIES] = CAP_HEADER;
+    st32(f->config + CAP_HEADER, CAP_ID_SECURE | CAP_MSI << 8 | CAP_TYPE_IOMMU | CAP_REVISION | CAP_EFR | CAP_EXT);
+    st64(f->config + CAP_BASE_LOW, AMDVI_GPA | BASE_ENABLE);
+    st32(f->config + CAP_MISC, MISC_GVA_48 | MISC_PA(48) | MISC_VA(64));
+    setup_msi(f);
+}
+
+void amdvi_pci_reset(struct amdvi_pci *p)
+{
+    setup(p);
+    push_msi(p);
+}
+
+int amdvi_pci_init(struct amdvi_pci *p, struct pci_host *host, struct amdvi *unit, struct err *e)
+{
+    p->unit = unit;
+    setup(p);
+    return pci_host_add(host, &p->func, e);
+}
