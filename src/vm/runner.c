@@ -60,6 +60,7 @@ struct runner {
     struct fabric *fabric;        /* (c) after attach */
     struct slot *slot;            /* (c) [vcpus] */
     struct worker *worker;        /* (c) [workers] */
+    unsigned threads;             /* started and not yet joined; the owner's */
     atomic_bool stop;
     atomic_bool stuck;
     _Atomic uint32_t seq;  /* eventcount of the idle */
@@ -579,21 +580,15 @@ static int start_worker(struct worker *w)
     return 0;
 }
 
-static void join_workers(struct runner *r, unsigned n)
-{
-    runner_request_stop(r);
-    while (n--)
-        pthread_join(r->worker[n].thread, NULL);
-}
-
 int runner_start(struct runner *r, struct err *e)
 {
     atomic_store(&r->stop, false);
     queue_all(r);
-    for (unsigned i = 0; i < r->cfg.workers; i++) {
+    for (; r->threads < r->cfg.workers; r->threads++) {
+        unsigned i = r->threads;
         int rc = start_worker(&r->worker[i]);
         if (rc) {
-            join_workers(r, i);
+            runner_stop(r);
             return err_set(e, -rc, "cannot start worker thread %u: %s", i, strerror(rc));
         }
     }
@@ -613,7 +608,9 @@ void runner_request_stop(struct runner *r)
 
 void runner_stop(struct runner *r)
 {
-    join_workers(r, r->cfg.workers);
+    runner_request_stop(r);
+    while (r->threads)
+        pthread_join(r->worker[--r->threads].thread, NULL);
 }
 
 void runner_stats(struct runner *r, struct runner_stats *out)

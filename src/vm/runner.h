@@ -49,7 +49,8 @@ void runner_attach(struct runner *r, const struct engine_ops *ops, struct engine
 void runner_destroy(struct runner *r); /* workers have been stopped */
 /* Start the worker threads; every vCPU is looked at once. -errno. */
 int runner_start(struct runner *r, struct err *e);
-/* Stop all workers and join them. Not on a worker. May be followed by runner_start(). */
+/* Stop all workers and join them; nothing if none runs (a failed runner_start() leaves none). Not on a worker. May be
+ * followed by runner_start(). */
 void runner_stop(struct runner *r);
 
 /* ---- any thread ---- */

@@ -283,6 +283,7 @@ static void stops_and_starts_again(void **state)
             sched_yield();
         runner_stop(g->r);
     }
+    runner_stop(g->r);
     rig_free(g);
 }
 
