@@ -42,17 +42,20 @@ layers: deps ## no room calls upward
 	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null
 	@cmake --build --preset release -j $(JOBS) --target layers
 
-asan: deps ## tests under AddressSanitizer and UBSan
+asan: deps ## tests and a boot under AddressSanitizer and UBSan
 	@$(call PRESET_BUILD,asan-ubsan)
-	@$(call CTEST,asan-ubsan) -LE boot
+	@scripts/deps.sh boot
+	@$(call CTEST,asan-ubsan) -LE '^boot$$'
 
-tsan: deps ## tests under ThreadSanitizer
+tsan: deps ## tests and a boot under ThreadSanitizer
 	@$(call PRESET_BUILD,tsan)
-	@$(call CTEST,tsan) -LE boot
+	@scripts/deps.sh boot
+	@$(call CTEST,tsan) -LE '^boot$$'
 
-hostile: deps ## tests with tiny caches and quanta
+hostile: deps ## tests and a boot with tiny caches and quanta
 	@$(call PRESET_BUILD,hostile)
-	@$(call CTEST,hostile) -LE boot
+	@scripts/deps.sh boot
+	@$(call CTEST,hostile) -LE '^boot$$'
 
 fuzz: deps ## each fuzz target for SECONDS_EACH (60)
 	@scripts/deps.sh fuzz
