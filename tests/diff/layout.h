@@ -50,6 +50,7 @@
 #define CTX_EXIT  (CTX_VA + 24)
 #define CTX_TMP   (CTX_VA + 32)
 #define CTX_FAR   (CTX_VA + 40) /* EIP and selector of 32-bit code */
+#define CTX_RUN   (CTX_VA + 48) /* tests so far */
 #define CTX_BACK  (CTX_VA + 64) /* where 32-bit code jumps to, 64-bit code */
 #define CTX_CLEAN (CTX_VA + 512)
 
