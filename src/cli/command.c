@@ -1,6 +1,7 @@
 #include "cli/command.h"
 
 #include "cli/census.h"
+#include "cli/doctor.h"
 #include "cli/explain.h"
 
 #include <string.h>
@@ -8,6 +9,7 @@
 /* A line a command: {name, command_NAME, arguments, help}. Ends with an empty one. */
 static const struct command commands[] = {
     {"census", command_census, "[OPTION]...", "start every CPU and prove every route to every APIC ID"},
+    {"doctor", command_doctor, "[N]", "what this host can do, and the settings that bring up N CPUs"},
     {"explain", command_explain, "msi|rte|icr ..", "where an interrupt message goes, in words; explain -h"},
     {NULL, NULL, NULL, NULL},
 };

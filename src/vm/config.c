@@ -298,6 +298,11 @@ int config_check(const struct vm_config *c, struct err *e)
     return rc ? rc : check_route(c, &m, e);
 }
 
+uint64_t vm_config_linux_mem(uint32_t cpus)
+{
+    return (LINUX_BASE_MIB + (uint64_t)cpus * LINUX_CPU_KIB / 1024 + 1) * MIB;
+}
+
 int config_check_linux(const struct vm_config *c, struct err *e)
 {
     uint64_t n = c->smp.cpus;
@@ -307,5 +312,5 @@ int config_check_linux(const struct vm_config *c, struct err *e)
                    "-m %lluM is too little for %llu CPUs: Linux needs about 1.9 MiB a CPU and %u MiB besides: "
                    "give -m %lluM",
                    (unsigned long long)(c->mem_size / MIB), (unsigned long long)n, LINUX_BASE_MIB,
-                   (unsigned long long)(LINUX_BASE_MIB + n * LINUX_CPU_KIB / 1024 + 1));
+                   (unsigned long long)(vm_config_linux_mem(c->smp.cpus) / MIB));
 }

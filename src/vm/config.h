@@ -138,5 +138,7 @@ int config_check(const struct vm_config *c, struct err *e);
 /* As config_check(), for what only a Linux guest needs: memory for that many CPUs. For vm/, once the kernel is known.
  */
 int config_check_linux(const struct vm_config *c, struct err *e);
+/* Bytes of memory Linux is comfortable with on a machine of `cpus` CPUs: a rule of thumb, in whole MiB. */
+uint64_t vm_config_linux_mem(uint32_t cpus);
 
 #endif
