@@ -124,6 +124,7 @@ static void *arena_take(struct block_cache *c, uint64_t size)
 /* The caller has the machine to itself and nobody is in the middle of a block. */
 static void flush(struct block_cache *c)
 {
+    pthread_mutex_lock(&c->lock); /* against block_dma_write(), which nobody stops */
     for (unsigned i = 0; i < 1u << HASH_BITS; i++)
         atomic_store_explicit(&c->hash[i], NULL, memory_order_relaxed);
     for (struct code_page *p = c->pages; p; p = p->all_next)
@@ -131,6 +132,7 @@ static void flush(struct block_cache *c)
     c->pages = NULL;
     c->used = 0;
     atomic_fetch_add_explicit(&c->generation, 1, memory_order_release);
+    pthread_mutex_unlock(&c->lock);
 }
 
 uint32_t block_generation(const struct soft_vm *vm)
@@ -276,12 +278,18 @@ void block_store(struct soft_vcpu *v, gpa_t gpa, unsigned len)
 
 void block_dma_write(struct soft_vm *vm, gpa_t gpa, uint64_t len)
 {
-    while (len && ram_hva(vm->cfg.ram, gpa, 1)) {
+    struct block_cache *c = vm->blocks;
+    atomic_thread_fence(memory_order_seq_cst); /* the bytes before the marks and the bits */
+    pthread_mutex_lock(&c->lock);              /* the thread may be none that a flush stops */
+    while (len && ram_hva(c->ram, gpa, 1)) {
         uint64_t n = min_u64(len, RAM_PAGE - (gpa & 0xfff));
-        stored(vm->blocks, NULL, gpa, n);
+        struct code_page *p = code_page(c, gpa);
+        if (marked(p) && atomic_load_explicit(&p->granules, memory_order_relaxed) & granule_mask(gpa & 0xfff, n))
+            kill_blocks(p, NULL);
         gpa += n;
         len -= n;
     }
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- look-up ---- */
@@ -350,8 +358,17 @@ static void prune(_Atomic(struct block *) *at)
             atomic_store_explicit(at, atomic_load_explicit(&b->next, memory_order_relaxed), memory_order_release);
 }
 
-/* Under `lock`, the page marked. NULL: the arena is full. */
-static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t key, const struct block_draft *d)
+/* Where a straddling instruction ends. */
+struct tail {
+    struct code_page *page;
+    gpa_t gpa;
+};
+
+/* Under `lock`, the pages marked. A block is whole before it is published: look-ups take no lock. NULL: the arena is
+ * full.
+ */
+static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t key, const struct block_draft *d,
+                            struct tail tail)
 {
     uint64_t uops = d->uops * sizeof(struct uop);
     struct block *b = arena_take(c, sizeof *b + uops + d->insns * sizeof(struct insn));
@@ -359,9 +376,14 @@ static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t
         return NULL;
     settle(b, d, key, (struct insn *)((uint8_t *)b->uops + uops));
     b->page = p;
-    b->page2 = NULL;
     b->page_next = p->blocks;
     p->blocks = b;
+    b->page2 = tail.page;
+    b->gpa2 = tail.gpa;
+    if (tail.page) {
+        b->page2_next = tail.page->tails;
+        tail.page->tails = b;
+    }
     _Atomic(struct block *) *head = &c->hash[hash_of(key)];
     prune(head);
     atomic_store_explicit(&b->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
@@ -392,7 +414,7 @@ static enum made make(struct block_cache *c, gpa_t gpa, unsigned mode, struct bl
         atomic_fetch_or_explicit(&p->granules, granule_mask(off, d.bytes), memory_order_seq_cst);
         atomic_thread_fence(memory_order_seq_cst);
     } while (!same_bytes(bytes, from, d.bytes));
-    *out = insert(c, p, key, &d);
+    *out = insert(c, p, key, &d, (struct tail){.page = NULL});
     return *out ? MADE : MADE_FULL;
 }
 
@@ -457,14 +479,8 @@ static enum made make_straddler(struct block_cache *c, gpa_t gpa, gpa_t gpa2, un
     lower_block(&d, bytes, sizeof bytes, off, mode | MODE_SINGLE);
     if (d.bytes <= first)
         return MADE_STRADDLES; /* it was changed meanwhile and does not straddle any more: the next try will see */
-    *out = insert(c, p, key, &d);
-    if (!*out)
-        return MADE_FULL;
-    (*out)->gpa2 = gpa2;
-    (*out)->page2 = p2;
-    (*out)->page2_next = p2->tails;
-    p2->tails = *out;
-    return MADE;
+    *out = insert(c, p, key, &d, (struct tail){.page = p2, .gpa = gpa2});
+    return *out ? MADE : MADE_FULL;
 }
 
 static bool fetch_page(struct soft_vcpu *v, gva_t lin, gpa_t *gpa);
