@@ -335,6 +335,7 @@ static void park(struct runner *r, struct worker *w, struct slot *s, uint64_t de
         publish(w);
     }
     s->parked_at = atomic_load_explicit(&r->round, memory_order_relaxed);
+    s->trimmed = false;
     atomic_store(&s->state, SLOT_PARKED);
     if (r->ops->attn(s->v) & ATTN_IRQ)
         unpark_locked(r, w, s);
