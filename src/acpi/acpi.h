@@ -49,6 +49,7 @@ struct acpi_config {
     const struct acpi_memory *mem; /* [mems] */
     uint32_t mems;
     bool physical_destination; /* FADT says physical destination mode (flag 19) instead of cluster (18) */
+    bool no_id_255;            /* 8-bit destinations only: FFh is everyone, so that CPU is not enabled */
     uint8_t ioapic_id;
     uint32_t ioapic_gpa;
     uint16_t ioapic_rid; /* the requester id that its interrupts come from */

@@ -8,21 +8,21 @@ enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LAPIC_NMI = 4, M
 #define LAPIC_GPA        0xfee00000u
 #define UID_ALL          UINT32_MAX
 
-static void cpu_entry(struct bytes *b, uint32_t uid, apic_id_t id)
+static void cpu_entry(struct bytes *b, uint32_t uid, apic_id_t id, uint32_t flags)
 {
     if (id.id <= ACPI_ID8_MAX) {
         put(b, MADT_LAPIC, 1);
         put(b, 8, 1);
         put(b, uid, 1);
         put(b, id.id, 1);
-        put(b, MADT_ENABLED, 4);
+        put(b, flags, 4);
         return;
     }
     put(b, MADT_X2APIC, 1);
     put(b, 16, 1);
     put(b, 0, 2);
     put(b, id.id, 4);
-    put(b, MADT_ENABLED, 4);
+    put(b, flags, 4);
     put(b, uid, 4);
 }
 
@@ -62,7 +62,7 @@ void madt_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu
     put(b, MADT_PCAT_COMPAT, 4);
     for (uint32_t uid = 0; uid < c->cpus; uid++) {
         apic_id_t id = c->ids[cpu_of_uid[uid]];
-        cpu_entry(b, uid, id);
+        cpu_entry(b, uid, id, c->no_id_255 && id.id == 255 ? 0 : MADT_ENABLED);
         wide |= id.id > ACPI_ID8_MAX;
     }
     put(b, MADT_IOAPIC, 1);

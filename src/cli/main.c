@@ -13,6 +13,8 @@ static int run(struct vm_config *c)
     int code = 0;
     if (config_check(c, &e) < 0)
         return complain(&e, EXIT_RUNTIME);
+    if (config_warning(c, e.msg, sizeof e.msg))
+        fprintf(stderr, "hecaton: warning: %s\n", e.msg);
     status_init(&s, c, stderr);
     int rc = vm_run(c, &code, &e);
     status_erase(&s);

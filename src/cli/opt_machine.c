@@ -108,6 +108,27 @@ static int m_irqchip(void *ctx, const struct keyval *k, struct err *e)
     return keyval_choice(k, names, ARRAY_SIZE(names), &((struct vm_config *)ctx)->irqchip, e);
 }
 
+static int m_ids32(void *ctx, const struct keyval *k, struct err *e)
+{
+    bool on = true;
+    int rc = keyval_onoff(k, &on, e);
+    ((struct vm_config *)ctx)->x2apic_8bit_ids = !on;
+    return rc;
+}
+
+static int m_apicv(void *ctx, const struct keyval *k, struct err *e)
+{
+    bool on = true;
+    int rc = keyval_onoff(k, &on, e);
+    ((struct vm_config *)ctx)->apicv_off = !on;
+    return rc;
+}
+
+static int m_quirk(void *ctx, const struct keyval *k, struct err *e)
+{
+    return keyval_onoff(k, &((struct vm_config *)ctx)->x2apic_broadcast_quirk, e);
+}
+
 static int m_firmware(void *ctx, const struct keyval *k, struct err *e)
 {
     static const char *const names[] = {[VM_AUTO] = "auto", [VM_ON] = "on", [VM_OFF] = "off"};
@@ -191,15 +212,19 @@ static const struct prop machine_props[] = {
     {"accel", m_accel, "NAME[:NAME]", "as -accel"},
     {"apic-destination", m_destination, "auto|physical|cluster", "how the FADT asks guests to address CPUs (auto)"},
     {"apic-ids", m_apic_ids, "LIST", "APIC IDs of the CPUs, as 0,256-554, up to 32767 (by topology)"},
+    {"apicv", m_apicv, "on|off", "post interrupts straight into their target's APIC where that is right (on)"},
     {"boot", m_boot, "auto|pvh|linux64", "how a Linux kernel is entered; auto: pvh if it can (auto)"},
     {"deterministic", m_deterministic, "on|off",
      "the same inputs give the same run; prints a state hash at exit (off)"},
     {"firmware-x2apic", m_firmware, "auto|on|off", "CPUs start in x2APIC mode; auto: if an ID is past 254 (auto)"},
-    {"kernel-irqchip", m_irqchip, "split|on|off", "for KVM; the built-in engine needs none (split)"},
+    {"kernel-irqchip", m_irqchip, "split|on|off", "whose I/O APIC; only split has room for IDs past 254 (split)"},
     {"seed", m_seed, "N", "of RDRAND in a deterministic machine (0)"},
     {"time", m_time, "auto|real|virtual", "guest time; auto: virtual with more CPUs than workers"},
     {"type", m_type, "q35", "the machine's name"},
     {"workers", m_workers, "N", "host threads that run CPUs (one a host CPU)"},
+    {"x2apic-32bit-ids", m_ids32, "on|off",
+     "an APIC in xAPIC mode answers to its full ID too; off: to 8 bits, shared (on)"},
+    {"x2apic-broadcast-quirk", m_quirk, "on|off", "messages to FFh are for every CPU, as on old KVM (off)"},
     {"graphics", m_absent, "off", NULL},
     {"hpet", m_absent, "off", NULL},
     {"smm", m_absent, "off", NULL},

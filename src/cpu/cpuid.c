@@ -19,8 +19,9 @@
 
 enum {
     LEAF_MAX = 0x1f,
-    LEAF_HV = 0x40000000,
-    LEAF_HV_MAX = 0x40000010,
+    LEAF_VIRT = 0x40000000,
+    LEAF_VIRT_END = 0x40010000,
+    LEAF_BLOCK = 0x100, /* each interface's leaves begin at a multiple of this past LEAF_VIRT */
     LEAF_EXT = 0x80000000,
     LEAF_EXT_MAX = 0x80000008
 };
@@ -181,23 +182,106 @@ static void basic(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint
     }
 }
 
-/* Linux, Documentation/virt/kvm/x86/cpuid.rst. EDX of 40000001h holds hints; KVM_HINTS_REALTIME is never among them: it
+/* Linux, Documentation/virt/kvm/x86/cpuid.rst. EDX of leaf 1 holds hints; KVM_HINTS_REALTIME is never among them: it
  * would turn PV spinlocks off. */
-static void hypervisor(const struct cpuid_model *m, uint32_t leaf, struct cpuid_regs *r)
+static void kvm_leaf(const struct cpuid_model *m, uint32_t base, uint32_t n, struct cpuid_regs *r)
 {
-    switch (leaf) {
-    case LEAF_HV:
-        *r = (struct cpuid_regs){LEAF_HV_MAX, ld32("KVMK"), ld32("VMKV"), ld32("M\0\0")};
+    switch (n) {
+    case 0:
+        *r = (struct cpuid_regs){base + 0x10, ld32("KVMK"), ld32("VMKV"), ld32("M\0\0")};
         break;
-    case LEAF_HV + 1:
+    case 1:
         r->eax = m->kvm_features;
         break;
-    case LEAF_HV_MAX: /* kHz: TSC, APIC timer */
+    case 0x10: /* kHz: TSC, APIC timer */
         *r = (struct cpuid_regs){.eax = TSC_HZ / 1000, .ebx = TSC_HZ / 1000};
         break;
     default:
         break;
     }
+}
+
+/* TLFS, "Feature and Interface Discovery". The interface is that of no privileges: recommendations and the
+ * virtualisation stack's properties, and nothing that has an MSR or a hypercall. */
+static void hv_leaf(const struct cpuid_model *m, uint32_t base, uint32_t n, struct cpuid_regs *r)
+{
+    switch (n) {
+    case 0:
+        *r = (struct cpuid_regs){base + 0x82, ld32("Micr"), ld32("osof"), ld32("t Hv")};
+        break;
+    case 1:
+        r->eax = ld32("Hv#1");
+        break;
+    case 4:
+        r->eax = m->hv_recommend;
+        r->ebx = UINT32_MAX; /* spinlocks: never tell the hypervisor */
+        break;
+    case 5:
+        r->eax = m->vcpus;
+        break;
+    case 0x80:
+        *r = (struct cpuid_regs){base + 0x82, ld32("Micr"), ld32("osof"), ld32("t VS")};
+        break;
+    case 0x81:
+        r->eax = ld32("VS#1");
+        break;
+    case 0x82:
+        r->eax = m->hv_stack;
+        break;
+    default:
+        break;
+    }
+}
+
+/* Xen, public/arch-x86/cpuid.h. No hypercall pages, no PV features: HVM features alone. */
+static void xen_leaf(const struct cpuid_model *m, uint32_t base, uint32_t n, struct cpuid_regs *r)
+{
+    switch (n) {
+    case 0:
+        *r = (struct cpuid_regs){base + 5, ld32("XenV"), ld32("MMXe"), ld32("nVMM")};
+        break;
+    case 1:
+        r->eax = 4u << 16 | 17; /* the version whose leaf 4 has the bit */
+        break;
+    case 4:
+        r->eax = m->xen_features;
+        break;
+    default:
+        break;
+    }
+}
+
+/* Hyper-V's leaves can only be at 40000000h; Linux takes the hypervisor it knows with the highest base, so that KVM's
+ * come last. */
+static void hypervisor(const struct cpuid_model *m, uint32_t leaf, struct cpuid_regs *r)
+{
+    static void (*const leaf_fn[])(const struct cpuid_model *, uint32_t, uint32_t, struct cpuid_regs *) = {
+        hv_leaf, xen_leaf, kvm_leaf};
+    const bool present[] = {m->hv_stack || m->hv_recommend, m->xen_features != 0, m->kvm_features != 0};
+    uint32_t base = LEAF_VIRT;
+    for (unsigned i = 0; i < ARRAY_SIZE(leaf_fn); i++) {
+        if (!present[i])
+            continue;
+        if (leaf - base < LEAF_BLOCK) {
+            leaf_fn[i](m, base, leaf - base, r);
+            return;
+        }
+        base += LEAF_BLOCK;
+    }
+}
+
+unsigned cpuid_ext_dest(const struct cpuid_model *m)
+{
+    return (m->kvm_features & KVM_FEATURE_EXT_DEST_ID ? CPUID_EXT_DEST_KVM : 0) |
+           (m->hv_stack & HV_STACK_EXT_DEST_ID ? CPUID_EXT_DEST_HV : 0) |
+           (m->xen_features & XEN_FEATURE_EXT_DEST_ID ? CPUID_EXT_DEST_XEN : 0);
+}
+
+void cpuid_withdraw_ext_dest(struct cpuid_model *m)
+{
+    m->kvm_features &= ~KVM_FEATURE_EXT_DEST_ID;
+    m->hv_stack &= ~HV_STACK_EXT_DEST_ID;
+    m->xen_features &= ~XEN_FEATURE_EXT_DEST_ID;
 }
 
 static void brand(const struct cpuid_model *m, uint32_t part, struct cpuid_regs *r)
@@ -241,8 +325,8 @@ void cpuid_query(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint3
                  struct cpuid_regs *out)
 {
     *out = (struct cpuid_regs){0};
-    bool hv = m->hypervisor && m->kvm_features;
-    if (hv && leaf >= LEAF_HV && leaf <= LEAF_HV_MAX)
+    bool virt = m->kvm_features || m->hv_stack || m->hv_recommend || m->xen_features;
+    if (m->hypervisor && virt && leaf >= LEAF_VIRT && leaf < LEAF_VIRT_END)
         hypervisor(m, leaf, out);
     else if (leaf >= LEAF_EXT && leaf <= LEAF_EXT_MAX)
         extended(m, leaf, out);

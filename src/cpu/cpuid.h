@@ -24,7 +24,11 @@ struct cpuid_model {
     uint32_t std6_eax;                /* leaf 6: ARAT */
     uint32_t ext7_edx;                /* leaf 80000007h: invariant TSC */
     uint32_t signature;               /* leaf 1 EAX: family, model, stepping */
-    uint32_t kvm_features;            /* leaf 40000001h EAX; 0 with `hypervisor` off */
+    uint32_t kvm_features;            /* leaf KVM base + 1 EAX; 0: no KVM leaves */
+    uint32_t hv_stack;                /* leaf 40000082h EAX, Hyper-V's virtualisation stack */
+    uint32_t hv_recommend;            /* leaf 40000004h EAX; both 0: no Hyper-V leaves */
+    uint32_t xen_features;            /* leaf Xen base + 4 EAX; 0: no Xen leaves */
+    uint32_t ext_dest_asked;          /* enum cpuid_ext_dest: switched on by name */
     bool hypervisor;                  /* leaf 1 ECX[31] and the 4000000xh leaves */
     uint8_t phys_bits;                /* MAXPHYADDR */
     uint64_t arch_capabilities;       /* MSR 10Ah */
@@ -35,6 +39,9 @@ struct cpuid_model {
 struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
 };
+
+/* Interfaces that can promise a guest 15-bit destination IDs in messages. */
+enum cpuid_ext_dest { CPUID_EXT_DEST_KVM = 1, CPUID_EXT_DEST_HV = 2, CPUID_EXT_DEST_XEN = 4 };
 
 /* What one vCPU adds to the model's answer. */
 struct cpuid_cpu {
@@ -48,6 +55,11 @@ struct cpuid_cpu {
  * model, flag or value: -EINVAL and a line that names the nearest known one. */
 int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_topology *topo, uint32_t vcpus,
                      uint32_t max_apic_id, struct err *e);
+
+/* Which interfaces promise 15-bit destination IDs (enum cpuid_ext_dest bits). */
+unsigned cpuid_ext_dest(const struct cpuid_model *m);
+/* Take the promise back from every interface: the interrupt controllers can't keep it. */
+void cpuid_withdraw_ext_dest(struct cpuid_model *m);
 
 /* ---- any thread ---- */
 void cpuid_query(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint32_t leaf, uint32_t subleaf,
@@ -101,5 +113,8 @@ void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaqu
 #define CPUID_EXT1_EDX_LM      (1u << 29)
 
 #define KVM_FEATURE_EXT_DEST_ID (1u << 15)
+#define HV_STACK_EXT_DEST_ID    (1u << 2) /* 40000082h EAX: I/O APIC entries and messages hold 15-bit IDs */
+#define HV_RECOMMEND_RELAXED    (1u << 5) /* 40000004h EAX: no watchdogs */
+#define XEN_FEATURE_EXT_DEST_ID (1u << 5) /* Xen base + 4 EAX */
 
 #endif

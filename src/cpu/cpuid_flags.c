@@ -10,7 +10,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum word { W_1C, W_1D, W_7B, W_7C, W_7D, W_72D, W_E1C, W_E1D, W_6A, W_E7D, W_KVM, W_ARCH, W_COUNT };
+enum word {
+    W_1C,
+    W_1D,
+    W_7B,
+    W_7C,
+    W_7D,
+    W_72D,
+    W_E1C,
+    W_E1D,
+    W_6A,
+    W_E7D,
+    W_KVM,
+    W_HVR,
+    W_HVS,
+    W_XEN,
+    W_ARCH,
+    W_COUNT
+};
 
 struct flag {
     const char *name;
@@ -37,7 +54,8 @@ struct flag {
 static const uint64_t implemented[W_COUNT] = {
     [W_1C] = DO_1C, [W_1D] = DO_1D, [W_7B] = DO_7B, [W_7C] = DO_7C, [W_7D] = DO_7D, [W_72D] = BIT(4) | BIT(5),
     [W_E1C] = DO_E1C, [W_E1D] = DO_E1D,
-    [W_6A] = BIT(2), [W_E7D] = BIT(8), [W_KVM] = DO_KVM, [W_ARCH] = DO_ARCH,
+    [W_6A] = BIT(2), [W_E7D] = BIT(8), [W_KVM] = DO_KVM,
+    [W_HVR] = HV_RECOMMEND_RELAXED, [W_HVS] = HV_STACK_EXT_DEST_ID, [W_XEN] = XEN_FEATURE_EXT_DEST_ID, [W_ARCH] = DO_ARCH,
 };
 
 /* Instructions that the engine executes with the host's own. */
@@ -90,6 +108,7 @@ static const struct flag flags[] = {
     {"kvm-asyncpf-vmexit", W_KVM, 10}, {"kvm-pv-ipi", W_KVM, 11}, {"kvm-poll-control", W_KVM, 12},
     {"kvm-pv-sched-yield", W_KVM, 13}, {"kvm-asyncpf-int", W_KVM, 14}, {"kvm-msi-ext-dest-id", W_KVM, 15},
     {"kvm-hc-map-gpa-range", W_KVM, 16}, {"kvmclock-stable-bit", W_KVM, 24},
+    {"hv-relaxed", W_HVR, 5}, {"hv-ext-dest-id", W_HVS, 2}, {"xen-ext-dest-id", W_XEN, 5},
     {"rdctl-no", W_ARCH, 0}, {"ibrs-all", W_ARCH, 1}, {"rsba", W_ARCH, 2}, {"skip-l1dfl-vmentry", W_ARCH, 3},
     {"ssb-no", W_ARCH, 4}, {"mds-no", W_ARCH, 5}, {"pschange-mc-no", W_ARCH, 6}, {"tsx-ctrl", W_ARCH, 7},
     {"taa-no", W_ARCH, 8}, {"sbdr-ssdp-no", W_ARCH, 13}, {"fbsdp-no", W_ARCH, 14}, {"psdp-no", W_ARCH, 15},
@@ -136,6 +155,9 @@ static void words_to_model(const uint64_t w[W_COUNT], struct cpuid_model *m)
     m->ext7_edx = (uint32_t)w[W_E7D];
     m->hypervisor = w[W_1C] >> 31 & 1;
     m->kvm_features = m->hypervisor ? (uint32_t)w[W_KVM] : 0;
+    m->hv_recommend = m->hypervisor ? (uint32_t)w[W_HVR] : 0;
+    m->hv_stack = m->hypervisor ? (uint32_t)w[W_HVS] : 0;
+    m->xen_features = m->hypervisor ? (uint32_t)w[W_XEN] : 0;
     m->arch_capabilities = m->std7_edx & CPUID_7_EDX_ARCH_CAPS ? w[W_ARCH] : 0;
 }
 
@@ -166,6 +188,14 @@ static uint64_t flag_mask(const struct flag *f)
     return BIT(f->bit) | (f->word == W_KVM && f->bit == 3 ? PV_CLOCKSOURCE : 0);
 }
 
+/* Which interface's promise of 15-bit destination IDs a flag is; 0: none. */
+static uint32_t ext_dest_of(const struct flag *f)
+{
+    if (f->word == W_KVM && f->bit == 15)
+        return CPUID_EXT_DEST_KVM;
+    return f->word == W_HVS ? CPUID_EXT_DEST_HV : f->word == W_XEN ? CPUID_EXT_DEST_XEN : 0;
+}
+
 static int set_flag(struct parse *p, const char *name, bool on)
 {
     if (!strcmp(name, "kvm")) {
@@ -181,6 +211,8 @@ static int set_flag(struct parse *p, const char *name, bool on)
     if (on && mask & ~p->possible[f->word])
         return err_set(p->e, -EINVAL, "-cpu: '%s' needs a host CPU that has it; leave it out", name);
     p->word[f->word] = on ? p->word[f->word] | mask : p->word[f->word] & ~mask;
+    p->m->ext_dest_asked &= ~ext_dest_of(f);
+    p->m->ext_dest_asked |= on ? ext_dest_of(f) : 0;
     return 0;
 }
 
@@ -278,6 +310,7 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
                               .brand = "Hecaton Virtual CPU"};
     host_limits(p.possible);
     memcpy(p.word, p.possible, sizeof p.word);
+    p.word[W_HVR] = p.word[W_HVS] = p.word[W_XEN] = 0; /* other hypervisors' leaves are for those who ask */
     char *list = strdup(spec ? spec : "max");
     if (!list)
         return err_set(e, -ENOMEM, "out of memory for -cpu");
@@ -292,7 +325,8 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
 static const char *const word_names[W_COUNT] = {
     [W_1C] = "1 ECX",         [W_1D] = "1 EDX",         [W_7B] = "7 EBX",         [W_7C] = "7 ECX",
     [W_7D] = "7 EDX",         [W_72D] = "7.2 EDX",      [W_6A] = "6 EAX",         [W_E1C] = "80000001 ECX",
-    [W_E1D] = "80000001 EDX", [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
+    [W_HVR] = "40000004 EAX", [W_HVS] = "40000082 EAX", [W_XEN] = "4000xx04 EAX", [W_E1D] = "80000001 EDX",
+    [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
 };
 
 void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaque)

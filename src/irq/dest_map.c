@@ -10,7 +10,7 @@ static dest_word_t word_at(const _Atomic dest_word_t *words, uint32_t i)
 dest_word_t dest_word_of(const struct lapic *l)
 {
     uint8_t model = l->dfr >> 28 == 0xf ? DEST_FLAT : l->dfr >> 28 == 0 ? DEST_CLUSTER : DEST_NO_MODEL;
-    return dest_word(l->id, l->mode, l->xid, (uint8_t)(l->ldr >> 24), model);
+    return dest_word(l->id, l->mode, l->xid, (uint8_t)(l->ldr >> 24), model) | (l->id8 ? DEST_WORD_8BIT : 0);
 }
 
 /* How strong an APIC's claim to a physical ID is; 0: none. The strongest wins, the lowest index among equals. */
@@ -35,9 +35,22 @@ size_t dest_map_size(uint32_t max_id)
     return sizeof(struct dest_map) + slots * sizeof(uint32_t);
 }
 
+/* One ID an APIC, and every claim counts. */
+static void map_physical8(struct dest_map *m, uint32_t i, dest_word_t w)
+{
+    bool wide = dest_word_mode(w) == LAPIC_X2APIC;
+    uint32_t id = wide ? dest_word_id(w) : dest_word_xid(w);
+    m->aliased |= m->phys[id] != DEST_NOBODY || (!wide && dest_word_id(w) > 0xff);
+    m->phys[id] = m->phys[id] == DEST_NOBODY ? i : DEST_SEVERAL;
+}
+
 static void map_physical(struct dest_map *m, uint8_t strength[256], uint32_t i, dest_word_t w)
 {
     uint32_t id = dest_word_id(w);
+    if (w & DEST_WORD_8BIT) {
+        map_physical8(m, i, w);
+        return;
+    }
     if (id > 0xff)
         m->phys[id] = i;
     uint32_t low = dest_word_mode(w) == LAPIC_X2APIC ? id : dest_word_xid(w);
@@ -82,6 +95,7 @@ void dest_map_build(struct dest_map *m, uint32_t max_id, const _Atomic dest_word
     memset(m, 0xff, dest_map_size(max_id));
     m->slots = (max_id < 0xff ? 0xff : max_id) + 1;
     m->n_xapic = m->n_x2apic = 0;
+    m->aliased = m->id_modified = false;
     m->xlogical = DEST_XL_NONE;
     for (uint32_t i = 0; i < n; i++) {
         dest_word_t w = word_at(words, i);
@@ -89,6 +103,7 @@ void dest_map_build(struct dest_map *m, uint32_t max_id, const _Atomic dest_word
         if (mode == LAPIC_DISABLED)
             continue;
         map_physical(m, strength, i, w);
+        m->id_modified |= dest_word_id_modified(w);
         if (mode == LAPIC_X2APIC) {
             m->n_x2apic++;
         } else {
@@ -113,7 +128,7 @@ bool dest_match(dest_word_t w, struct irq irq)
     uint32_t id = dest_word_id(w);
     switch (dest_word_mode(w)) {
     case LAPIC_X2APIC:
-        if (irq.dest == APIC_BROADCAST32)
+        if (irq.dest == APIC_BROADCAST32 || (irq.dest == APIC_BROADCAST8 && irq.dest8 == IRQ_DEST8_ALL))
             return true;
         if (!irq.logical)
             return irq.dest == id;
@@ -121,7 +136,9 @@ bool dest_match(dest_word_t w, struct irq irq)
     case LAPIC_XAPIC:
         if (irq.dest == APIC_BROADCAST8 && irq.dest8)
             return true;
-        return irq.logical && match_xlogical(w, irq.dest);
+        if (!irq.logical)
+            return w & DEST_WORD_8BIT && irq.dest == dest_word_xid(w);
+        return match_xlogical(w, irq.dest);
     default:
         return false;
     }
@@ -139,6 +156,8 @@ static uint32_t find_physical(const _Atomic dest_word_t *words, uint32_t n, uint
 {
     uint32_t found = DEST_NOBODY;
     unsigned best = 0;
+    if (n && word_at(words, 0) & DEST_WORD_8BIT)
+        return DEST_SEVERAL;
     for (uint32_t i = 0; i < n && best < 3; i++) {
         unsigned c = claim(word_at(words, i), dest);
         if (c > best) {
@@ -156,7 +175,9 @@ static void add_x2logical(const struct dest_map *m, const _Atomic dest_word_t *w
     for (uint32_t left = irq.dest & 0xffff; left; left &= left - 1) {
         uint32_t id = (irq.dest >> 16) << 4 | (uint32_t)__builtin_ctz(left);
         uint32_t i = dest_map_physical(m, id);
-        if (i == DEST_NOBODY)
+        if (i == DEST_SEVERAL)
+            set->scan = true;
+        if (i >= DEST_SEVERAL)
             continue;
         dest_word_t w = word_at(words, i);
         if (dest_word_mode(w) == LAPIC_X2APIC && dest_word_id(w) == id)
@@ -184,12 +205,13 @@ void dest_find(const struct dest_map *m, const _Atomic dest_word_t *words, uint3
 {
     set->scan = false;
     set->n = 0;
-    bool to_all8 = irq.dest == APIC_BROADCAST8 && irq.dest8 && (!m || m->n_xapic);
+    bool to_all8 = irq.dest == APIC_BROADCAST8 && irq.dest8 && (!m || m->n_xapic || irq.dest8 == IRQ_DEST8_ALL);
     if (irq.dest == APIC_BROADCAST32 || to_all8) {
         set->scan = true;
     } else if (!irq.logical) {
         uint32_t i = m ? dest_map_physical(m, irq.dest) : find_physical(words, n, irq.dest);
-        if (i != DEST_NOBODY)
+        set->scan = i == DEST_SEVERAL;
+        if (i < DEST_SEVERAL)
             set_add(set, i);
     } else if (!m || (m->xlogical == DEST_XL_SCAN && irq.dest <= 0xff)) {
         set->scan = true;

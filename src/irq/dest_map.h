@@ -6,8 +6,10 @@
  * several claim one 8-bit ID, the order is: an x2APIC's own; then xAPIC-mode APICs whose ID fits 8 bits; then the
  * truncated IDs of the others; in each the lowest vCPU index. (That is KVM with 32-bit IDs, on machines whose IDs
  * ascend; here no order of CPUs lets a truncated ID hide a real one.) Broadcast: FFFFFFFFh is every APIC in x2APIC
- * mode; FFh from an 8-bit field is every one in xAPIC mode (and the x2APIC whose ID it is). Logical: SDM 3A, "Logical
- * Destination Mode in xAPIC Mode" and "... in x2APIC Mode", each by its own receivers.
+ * mode; FFh from an 8-bit field is every one in xAPIC mode (and the x2APIC whose ID it is; with the broadcast quirk
+ * every x2APIC, see enum irq_dest8). An APIC whose word says DEST_WORD_8BIT has, in xAPIC mode, its 8-bit ID alone, and
+ * nobody hides anybody: all that claim one ID receive, as on hardware (SDM 3A, "Local APIC ID"). Logical: SDM 3A,
+ * "Logical Destination Mode in xAPIC Mode" and "... in x2APIC Mode", each by its own receivers.
  */
 #ifndef HEC_IRQ_DEST_MAP_H
 #define HEC_IRQ_DEST_MAP_H
@@ -25,6 +27,8 @@ static inline dest_word_t dest_word(apic_id_t id, uint8_t mode, uint8_t xid, uin
 {
     return id.id | (uint64_t)xid << 32 | (uint64_t)ldr << 40 | (uint64_t)mode << 48 | (uint64_t)model << 50;
 }
+
+#define DEST_WORD_8BIT BIT(52) /* in xAPIC mode the APIC does not answer to its 32-bit ID */
 
 static inline uint32_t dest_word_id(dest_word_t w)
 {
@@ -54,7 +58,8 @@ static inline uint8_t dest_word_model(dest_word_t w)
 /* The word of an APIC as it is now. Owner's thread. */
 dest_word_t dest_word_of(const struct lapic *l);
 
-#define DEST_NOBODY UINT32_MAX
+#define DEST_NOBODY  UINT32_MAX
+#define DEST_SEVERAL (UINT32_MAX - 1) /* in a map's slot: search the words */
 
 enum dest_xlogical {
     DEST_XL_NONE,    /* no APIC in xAPIC mode has a logical ID */
@@ -66,11 +71,13 @@ enum dest_xlogical {
 struct dest_map {
     struct epoch_node retired;  /* for whoever publishes the map */
     uint32_t n_xapic, n_x2apic; /* APICs in each mode */
+    bool id_modified;           /* an xAPIC ID is not the low byte of the APIC's own */
     uint32_t xlogical;          /* enum dest_xlogical */
     uint32_t flat[8];           /* vCPU index by LDR bit */
     uint32_t cluster[16][4];
+    bool aliased; /* DEST_WORD_8BIT: an ID has several owners, or an owner that the map's index by ID names otherwise */
     uint32_t slots;  /* length of phys */
-    uint32_t phys[]; /* vCPU index by physical ID, or DEST_NOBODY */
+    uint32_t phys[]; /* vCPU index by physical ID, DEST_NOBODY or DEST_SEVERAL */
 };
 
 /* Whom a destination names: a short list of vCPU indices, ascending, or "those whose word matches". */
@@ -92,10 +99,16 @@ static inline uint32_t dest_map_physical(const struct dest_map *m, uint32_t dest
     return dest < m->slots ? m->phys[dest] : DEST_NOBODY;
 }
 
+/* In xAPIC mode, with an ID of the guest's choice. The low byte of a 32-bit ID is no choice. */
+static inline bool dest_word_id_modified(dest_word_t w)
+{
+    return dest_word_mode(w) == LAPIC_XAPIC && dest_word_xid(w) != (uint8_t)dest_word_id(w);
+}
+
 /* Everyone `irq` (shorthand IRQ_DEST) is for. `m` may be NULL: then by the words alone. */
 void dest_find(const struct dest_map *m, const _Atomic dest_word_t *words, uint32_t n, struct irq irq,
                struct dest_set *set);
-/* Whether an APIC is among the receivers of a broadcast or of a logical destination. */
+/* Whether an APIC is among the receivers of a destination for which dest_find() says `scan`. */
 bool dest_match(dest_word_t w, struct irq irq);
 
 /* True if the physical destination names at most one APIC. */

@@ -14,6 +14,18 @@ static struct dest_map *map_new(struct fabric *f)
     return m;
 }
 
+/* Reasons 4, 5 and 11 follow from what APICs answer to, and from nothing older. */
+static void recompute_inhibits(struct fabric *f, const struct dest_map *m)
+{
+    bool modified = m && m->id_modified;
+    for (uint32_t i = 0; !m && i < f->cfg.vcpus && !modified; i++)
+        modified = dest_word_id_modified(atomic_load(&f->words[i]));
+    bool mixed = m && m->xlogical != DEST_XL_NONE && (m->xlogical == DEST_XL_SCAN || m->n_x2apic);
+    inhibit_set(&f->inhibit, INHIBIT_PHYSICAL_ID_ALIASED, !m || m->aliased);
+    inhibit_set(&f->inhibit, INHIBIT_APIC_ID_MODIFIED, modified);
+    inhibit_set(&f->inhibit, INHIBIT_LOGICAL_ID_ALIASED, !m || mixed);
+}
+
 /* Replace the map unless somebody's rebuild has already seen the change numbered `change`. */
 static void map_rebuild(struct fabric *f, uint64_t change)
 {
@@ -21,7 +33,9 @@ static void map_rebuild(struct fabric *f, uint64_t change)
     if (f->map_built < change) {
         f->map_built = atomic_load(&f->map_wanted);
         f->map_builds++;
-        struct dest_map *old = atomic_exchange(&f->map, map_new(f));
+        struct dest_map *new = map_new(f);
+        struct dest_map *old = atomic_exchange(&f->map, new);
+        recompute_inhibits(f, new);
         if (old)
             epoch_retire(f->cfg.epoch, &old->retired, old, free);
     }
@@ -93,13 +107,16 @@ int fabric_create(const struct fabric_config *c, struct fabric **out, struct err
     f->max_id = max_id;
     f->map_alloc = malloc;
     pthread_mutex_init(&f->map_lock, NULL);
+    inhibit_init(&f->inhibit, c->inhibits, c->trace);
     r = allocate(f, c, e);
     if (r) {
         fabric_destroy(f);
         return r;
     }
-    for (uint32_t i = 0; i < c->vcpus; i++)
+    for (uint32_t i = 0; i < c->vcpus; i++) {
         lapic_init(&f->lapic[i], c->ids[i], i == 0, c->x2apic, c->firmware_x2apic);
+        f->lapic[i].id8 = c->id8;
+    }
     fabric_reset(f);
     *out = f;
     return 0;
@@ -115,6 +132,7 @@ void fabric_destroy(struct fabric *f)
     free((void *)f->words);
     free(f->index);
     pthread_mutex_destroy(&f->map_lock);
+    inhibit_fini(&f->inhibit);
     free(f);
 }
 
@@ -124,7 +142,21 @@ void fabric_reset(struct fabric *f)
         lapic_reset(&f->lapic[i]);
         atomic_store(&f->words[i], dest_word_of(&f->lapic[i]));
     }
+    inhibit_reset(&f->inhibit);
     map_rebuild(f, atomic_fetch_add(&f->map_wanted, 1) + 1);
+}
+
+uint32_t fabric_inhibits(const struct fabric *f)
+{
+    return inhibit_word(&f->inhibit);
+}
+
+void fabric_block_irqs(struct fabric *f, bool on)
+{
+    if (on)
+        inhibit_hold(&f->inhibit, INHIBIT_BLOCKIRQ);
+    else
+        inhibit_release(&f->inhibit, INHIBIT_BLOCKIRQ);
 }
 
 void fabric_set_eoi(struct fabric *f, void (*eoi)(void *opaque, uint8_t vector), void *opaque)
@@ -249,12 +281,39 @@ static inline int traced(const struct fabric *f, struct irq irq, int taken)
     return taken;
 }
 
+/* The accelerated path: into the IRR of the APIC that was built with this ID. False: that APIC is off, or has
+ * level-triggered vectors to sort out, or the vector is no vector; the slow path knows. */
+static inline bool fabric_post(struct fabric *f, struct irq irq)
+{
+    uint32_t i = irq.dest <= f->max_id ? f->index[irq.dest] : DEST_NOBODY;
+    if (unlikely(i == DEST_NOBODY))
+        return false;
+    struct lapic *l = &f->lapic[i];
+    uint32_t flags = atomic_load_explicit(&l->flags, memory_order_acquire);
+    if (unlikely(flags != (LAPIC_F_HW | LAPIC_F_SW) || irq.vector < 16))
+        return false;
+    uint64_t bit = BIT(irq.vector & 63);
+    if (!(atomic_fetch_or(&l->irr[irq.vector >> 6], bit) & bit))
+        f->cfg.kick(f->cfg.kick_opaque, VCPU_IDX(i));
+    return true;
+}
+
+/* Destination modes the accelerated path has hardware for. */
+static inline bool may_post(const struct fabric *f, struct irq irq)
+{
+    return !inhibit_word(&f->inhibit) && irq.mode == IRQ_FIXED && !irq.level && dest_is_single(irq);
+}
+
 int fabric_deliver(struct fabric *f, struct irq irq)
 {
+    if (likely(may_post(f, irq)) && likely(fabric_post(f, irq)))
+        return traced(f, irq, 1);
     const struct dest_map *m = atomic_load_explicit(&f->map, memory_order_acquire);
     if (unlikely(!m || !dest_is_single(irq)))
         return traced(f, irq, deliver_set(f, m, irq));
     uint32_t i = dest_map_physical(m, irq.dest);
+    if (unlikely(i == DEST_SEVERAL))
+        return traced(f, irq, deliver_set(f, m, irq));
     return traced(f, irq, i == DEST_NOBODY ? 0 : fabric_offer(f, i, irq));
 }
 

@@ -24,6 +24,8 @@ struct fabric_config {
     bool firmware_x2apic; /* APICs leave reset in x2APIC mode, as firmware leaves a machine with IDs past 254 */
     bool x2apic;          /* CPUID offers x2APIC */
     bool ext_dest_id;     /* 15-bit destination IDs in MSIs and I/O APIC entries (the translator's business) */
+    bool id8;             /* in xAPIC mode an APIC answers to its 8-bit ID alone, and all that share one receive */
+    uint32_t inhibits;    /* reasons the machine never posts (inhibit.h), bits; 0: none */
     fabric_kick_fn *kick; /* the one indirection out of irq/ */
     void *kick_opaque;
     uint8_t (*extint_ack)(void *opaque); /* vector of the PIC's pending interrupt (INTA cycle) */
@@ -47,6 +49,10 @@ void fabric_reset(struct fabric *f); /* power-on reset of every APIC; no vCPU ru
 int fabric_deliver(struct fabric *f, struct irq irq);
 /* Level of LINT0 (0) or LINT1 (1) of one APIC: the PIC's INTR output and NMI. */
 void fabric_lint(struct fabric *f, vcpu_idx_t cpu, unsigned lint, bool level);
+/* Why interrupts are not posted straight now: bits of enum inhibit_reason, 0 if they are. */
+uint32_t fabric_inhibits(const struct fabric *f);
+/* A debugger holds back this machine's interrupts (INHIBIT_BLOCKIRQ), or no longer; calls nest. */
+void fabric_block_irqs(struct fabric *f, bool on);
 /* vCPU of an ID as the guest knows it, or false. */
 bool fabric_find(struct fabric *f, apic_id_t id, vcpu_idx_t *out);
 apic_id_t fabric_id(const struct fabric *f, vcpu_idx_t cpu);

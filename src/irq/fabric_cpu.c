@@ -29,6 +29,13 @@ static void repoll_if_new(struct fabric *f, vcpu_idx_t cpu, bool was)
         repoll(f, cpu);
 }
 
+/* Hardware posts writes to one APIC page for all; once an APIC has moved its own, that is over for good. */
+static void note_base(struct fabric *f, const struct lapic *l)
+{
+    if (l->mode != LAPIC_DISABLED && (l->base & APIC_BASE_ADDR) != APIC_BASE_DEFAULT)
+        inhibit_set(&f->inhibit, INHIBIT_APIC_BASE_MODIFIED, true);
+}
+
 static void apply(struct fabric *f, vcpu_idx_t cpu, struct lapic_effect fx)
 {
     switch (fx.kind) {
@@ -40,6 +47,7 @@ static void apply(struct fabric *f, vcpu_idx_t cpu, struct lapic_effect fx)
             f->eoi(f->eoi_opaque, fx.vector);
         break;
     case LAPIC_MODE:
+        note_base(f, lapic_of(f, cpu));
         fabric_word_changed(f, cpu.i);
         break;
     case LAPIC_NONE:
@@ -118,11 +126,25 @@ void fabric_cr8_set(struct fabric *f, vcpu_idx_t cpu, uint8_t cr8)
     repoll(f, cpu);
 }
 
+/* INHIBIT_IRQWIN lasts from when an ExtINT is seen to when it is taken or gone. */
+static inline void irq_window(struct fabric *f, struct lapic *l, bool waits)
+{
+    if (likely(l->irq_window == waits))
+        return;
+    l->irq_window = waits;
+    if (waits)
+        inhibit_hold(&f->inhibit, INHIBIT_IRQWIN);
+    else
+        inhibit_release(&f->inhibit, INHIBIT_IRQWIN);
+}
+
 int fabric_irq_pending(struct fabric *f, vcpu_idx_t cpu)
 {
     struct lapic *l = lapic_of(f, cpu);
     lapic_settle(l);
-    return lapic_extint(l) ? FABRIC_IRQ_EXTINT : lapic_pending(l);
+    bool extint = lapic_extint(l);
+    irq_window(f, l, extint);
+    return extint ? FABRIC_IRQ_EXTINT : lapic_pending(l);
 }
 
 int fabric_irq_take(struct fabric *f, vcpu_idx_t cpu)
@@ -130,6 +152,7 @@ int fabric_irq_take(struct fabric *f, vcpu_idx_t cpu)
     struct lapic *l = lapic_of(f, cpu);
     if (likely(!lapic_extint(l)))
         return lapic_take(l);
+    irq_window(f, l, false);
     atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_EXTINT);
     return f->cfg.extint_ack ? f->cfg.extint_ack(f->cfg.extint_opaque) : (int)(l->svr & APIC_LVT_VECTOR);
 }

@@ -5,6 +5,7 @@
 
 #include "irq/dest_map.h"
 #include "irq/fabric.h"
+#include "irq/inhibit.h"
 #include "irq/lapic.h"
 
 #include <pthread.h>
@@ -16,6 +17,7 @@ struct fabric {
     _Atomic(struct dest_map *) map;            /* (a) readers are inside the epoch; NULL: search the words */
     uint32_t *index;                           /* (c) [max_id + 1] vCPU index by ID, DEST_NOBODY for holes */
     uint32_t max_id;                           /* (c) */
+    struct inhibit inhibit;                    /* (a) */
     void (*eoi)(void *opaque, uint8_t vector); /* (c) */
     void *eoi_opaque;                          /* (c) */
 

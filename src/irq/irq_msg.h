@@ -28,6 +28,13 @@ enum irq_mode {
 
 enum irq_shorthand { IRQ_DEST = 0, IRQ_SELF = 1, IRQ_ALL = 2, IRQ_ALL_BUT_SELF = 3 };
 
+/* What FFh means as a destination. */
+enum irq_dest8 {
+    IRQ_DEST32 = 0,   /* the field was wider than 8 bits: an ID or logical destination like any other */
+    IRQ_DEST8 = 1,    /* 8 bits: everyone in xAPIC mode, and the x2APIC whose ID it is */
+    IRQ_DEST8_ALL = 2 /* 8 bits on a machine with the broadcast quirk: everyone in either mode */
+};
+
 /* Resolved: whom, how, what. 16 bytes, passed by value. */
 struct irq {
     uint32_t dest;     /* APIC ID or logical destination; FFFFFFFFh is everyone */
@@ -37,7 +44,7 @@ struct irq {
     uint8_t level;     /* trigger mode: 0 edge, 1 level */
     uint8_t assert_;   /* 0 only for the INIT level de-assert */
     uint8_t shorthand; /* enum irq_shorthand; only IPIs have one */
-    uint8_t dest8;     /* 1: `dest` came from an 8-bit field, so FFh may mean everyone */
+    uint8_t dest8;     /* enum irq_dest8 */
     uint8_t reserved;
 };
 

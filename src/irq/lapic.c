@@ -83,6 +83,7 @@ void lapic_reset(struct lapic *l)
     atomic_store(&l->events, 0);
     atomic_store(&l->lint, 0);
     l->xid = (uint8_t)l->id.id;
+    l->irq_window = false;
     set_base(l, APIC_BASE_DEFAULT | APIC_BASE_EN | (l->bsp ? APIC_BASE_BSP : 0) |
                     (l->firmware_x2apic ? APIC_BASE_EXTD : 0));
     if (l->bsp)
@@ -354,6 +355,7 @@ bool lapic_base_write(struct lapic *l, uint64_t val, struct lapic_effect *fx)
         return false;
     uint8_t old = l->mode;
     set_base(l, val);
+    fx->kind = LAPIC_MODE;
     if (l->mode == old)
         return true;
     if (l->mode == LAPIC_X2APIC) {
@@ -362,6 +364,5 @@ bool lapic_base_write(struct lapic *l, uint64_t val, struct lapic_effect *fx)
         reset_registers(l);
         l->xid = (uint8_t)l->id.id;
     }
-    fx->kind = LAPIC_MODE;
     return true;
 }

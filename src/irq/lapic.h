@@ -52,6 +52,7 @@ struct lapic {
     bool bsp;                             /* (c) */
     bool x2apic;                          /* (c) CPUID offers x2APIC */
     bool firmware_x2apic;                 /* (c) leaves reset in x2APIC mode */
+    bool id8;                             /* (c) in xAPIC mode it has no other ID than the 8-bit one */
 
     _Alignas(64) _Atomic uint64_t tmr[4]; /* (a) */
     uint64_t isr[4];                      /* (v) */
@@ -62,6 +63,7 @@ struct lapic {
     uint32_t lvt[LVT_COUNT];          /* (v) */
     uint8_t xid;                      /* (v) xAPIC ID */
     uint8_t mode;                     /* (v) enum lapic_mode */
+    bool irq_window;                  /* (v) an ExtINT is waiting to be taken */
     struct lapic_timer timer;         /* (v) but for `published` */
 };
 

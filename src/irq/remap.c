@@ -45,7 +45,7 @@ static struct irq direct(struct msi_msg msg, uint32_t dest)
                         .dest8 = dest <= 0xff};
 }
 
-struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags)
+static struct remap_result translate(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags)
 {
     struct remap_result res = {.fault = REMAP_OK, .form = REMAP_FORM_COMPAT};
     if (bits(msg.addr, 31, 20) != MSI_BASE) {
@@ -69,6 +69,15 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
     if (res.form == REMAP_FORM_EXT_DEST)
         dest |= (uint32_t)bits(msg.addr, 11, 5) << 8;
     res.irq = direct(msg, dest);
+    return res;
+}
+
+/* On a machine with the broadcast quirk FFh is everyone, whatever table or field it came from. */
+struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags)
+{
+    struct remap_result res = translate(r, msg, from, flags);
+    if (unlikely(r->broadcast_quirk) && res.fault == REMAP_OK && res.irq.dest == APIC_BROADCAST8)
+        res.irq.dest8 = IRQ_DEST8_ALL;
     return res;
 }
 

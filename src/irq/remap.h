@@ -72,9 +72,10 @@ struct vtd;
 struct amdvi;
 
 struct remap {
-    bool ext_dest_id;    /* (c) the machine promised 15-bit destination IDs */
-    struct vtd *vtd;     /* (c) set once at wiring; borrowed; NULL: none */
-    struct amdvi *amdvi; /* (c) likewise; a machine has one unit at most */
+    bool ext_dest_id;     /* (c) the machine promised 15-bit destination IDs */
+    bool broadcast_quirk; /* (c) FFh is everyone, in x2APIC mode too */
+    struct vtd *vtd;      /* (c) set once at wiring; borrowed; NULL: none */
+    struct amdvi *amdvi;  /* (c) likewise; a machine has one unit at most */
 };
 
 struct remap_result {

@@ -3,6 +3,7 @@
 #include "cpu/cpuid.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -190,6 +191,10 @@ static int check_amd_iommu(const struct vm_config *c, struct err *e)
 static int check_iommu(const struct vm_config *c, struct err *e)
 {
     const struct vm_iommu *u = &c->iommu;
+    if (u->kind != VM_IOMMU_NONE && u->intremap && c->irqchip == VM_IRQCHIP_ON)
+        return err_set(e, -EINVAL,
+                       "kernel-irqchip=on has an I/O APIC whose entries can't name a remapping table's: say "
+                       "kernel-irqchip=split, or intremap=off");
     if (u->kind == VM_IOMMU_AMD)
         return check_amd_iommu(c, e);
     if (u->kind != VM_IOMMU_INTEL)
@@ -206,12 +211,78 @@ static int check_iommu(const struct vm_config *c, struct err *e)
     return 0;
 }
 
-/* Every CPU must be reachable by IPIs and by device interrupts. */
+int vm_config_cpuid(const struct vm_config *c, struct cpuid_model *m, struct err *e)
+{
+    const struct vm_smp *s = &c->smp;
+    const struct cpu_topology topo = {s->sockets, s->dies, s->cores, s->threads};
+    int rc = cpuid_model_init(m, c->cpu, &topo, s->cpus, vm_config_max_id(c), e);
+    if (!rc && c->irqchip != VM_IRQCHIP_SPLIT)
+        cpuid_withdraw_ext_dest(m);
+    return rc;
+}
+
+/* Without the promise or a remapping unit a message's destination has 8 bits, of which FFh may mean everyone: 0 to 254
+ * are left. */
+uint32_t vm_config_usable_id(const struct vm_config *c, const struct cpuid_model *m)
+{
+    return cpuid_ext_dest(m) || vm_config_remaps_wide(c) ? HEC_APIC_ID_MAX : 254;
+}
+
+uint32_t vm_config_reach(const struct vm_config *c, const struct cpuid_model *m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->smp.cpus; i++)
+        n += id_of(c, i) <= vm_config_usable_id(c, m);
+    return n;
+}
+
+/* The flags that were switched on by name, as a user wrote them. */
+static const char *asked_names(uint32_t asked)
+{
+    static const char *const names[8] = {"",
+                                         "kvm-msi-ext-dest-id",
+                                         "hv-ext-dest-id",
+                                         "kvm-msi-ext-dest-id and hv-ext-dest-id",
+                                         "xen-ext-dest-id",
+                                         "kvm-msi-ext-dest-id and xen-ext-dest-id",
+                                         "hv-ext-dest-id and xen-ext-dest-id",
+                                         "kvm-msi-ext-dest-id, hv-ext-dest-id and xen-ext-dest-id"};
+    return names[asked & 7];
+}
+
+int config_warning(const struct vm_config *c, char *buf, size_t size)
+{
+    struct cpuid_model m;
+    if (vm_config_cpuid(c, &m, NULL))
+        return 0;
+    uint32_t reach = vm_config_reach(c, &m), n = c->smp.cpus;
+    const char *chip = c->irqchip == VM_IRQCHIP_ON ? "on" : "off";
+    bool split = c->irqchip == VM_IRQCHIP_SPLIT;
+    if (!split && m.ext_dest_asked)
+        return snprintf(buf, size,
+                        "kernel-irqchip=%s has no extended destination IDs, so -cpu %s (KVM's leaf 40000001h EAX bit "
+                        "15) is not offered and the guest will use %u of %u CPUs: use kernel-irqchip=split",
+                        chip, asked_names(m.ext_dest_asked), reach, n);
+    if (reach == n)
+        return 0;
+    if (!split)
+        return snprintf(buf, size,
+                        "the guest will use %u of %u CPUs: kernel-irqchip=%s has no extended destination IDs (KVM's "
+                        "leaf 40000001h EAX bit 15), and no interrupt reaches an APIC ID past 254: use "
+                        "kernel-irqchip=split",
+                        reach, n, chip);
+    return snprintf(buf, size,
+                    "the guest will use %u of %u CPUs: without extended destination IDs (KVM's leaf 40000001h EAX bit "
+                    "15) no interrupt reaches an APIC ID past 254: let -cpu offer kvm-msi-ext-dest-id, or add -device "
+                    "intel-iommu,intremap=on,eim=on",
+                    reach, n);
+}
+
+/* Every CPU must be reachable by IPIs, and the boot CPU by device interrupts; config_warning() tells of the others. */
 static int check_route(const struct vm_config *c, const struct cpuid_model *m, struct err *e)
 {
     uint32_t max = vm_config_max_id(c), n = c->smp.cpus;
     bool x2apic = m->std1_ecx & CPUID_1_ECX_X2APIC;
-    bool ext = m->kvm_features & KVM_FEATURE_EXT_DEST_ID || vm_config_remaps_wide(c);
     if (max > HEC_APIC_ID_MAX)
         return err_set(e, -EINVAL,
                        "this topology gives APIC IDs up to %u, past %u: use fewer sockets or dies, or counts "
@@ -227,16 +298,16 @@ static int check_route(const struct vm_config *c, const struct cpuid_model *m, s
                        id_of(c, 0));
     if (c->firmware_x2apic == VM_ON && !x2apic)
         return err_set(e, -EINVAL, "-machine firmware-x2apic=on needs x2APIC, which -cpu turns off: drop one of them");
-    if (max > 255 && !ext)
+    if (id_of(c, 0) > vm_config_usable_id(c, m))
         return err_set(e, -EINVAL,
-                       "%u CPUs with APIC IDs up to %u: without extended destination IDs no interrupt reaches "
-                       "those past 255: let -cpu offer kvm-msi-ext-dest-id, add -device "
-                       "intel-iommu,intremap=on,eim=on, or use fewer CPUs",
-                       n, max);
-    if (!ext && has_id(c, 255))
+                       "boot CPU with APIC ID %u: without extended destination IDs no interrupt reaches an ID past "
+                       "254: let -cpu offer kvm-msi-ext-dest-id with kernel-irqchip=split, add -device "
+                       "intel-iommu,intremap=on,eim=on, or give it another ID",
+                       id_of(c, 0));
+    if (c->x2apic_broadcast_quirk && has_id(c, 255))
         return err_set(e, -EINVAL,
-                       "APIC ID 255 means every CPU (the broadcast quirk) without extended destination IDs: "
-                       "let -cpu offer kvm-msi-ext-dest-id, or leave 255 out with -machine apic-ids=");
+                       "-machine x2apic-broadcast-quirk=on: a message to APIC ID 255 goes to every CPU: drop it, or "
+                       "leave 255 out with apic-ids=");
     return 0;
 }
 
@@ -291,10 +362,9 @@ int config_check(const struct vm_config *c, struct err *e)
     if (rc || (rc = check_files(c, e)) || (rc = check_memory(c, e)) || (rc = check_time(c, e)) ||
         (rc = check_accel(c, e)) || (rc = check_list(c, e)))
         return rc;
-    const struct cpu_topology topo = {smp.sockets, smp.dies, smp.cores, smp.threads};
-    rc = cpuid_model_init(&m, c->cpu, &topo, c->smp.cpus, vm_config_max_id(c), e);
+    rc = check_iommu(c, e);
     if (!rc)
-        rc = check_iommu(c, e);
+        rc = vm_config_cpuid(c, &m, e);
     return rc ? rc : check_route(c, &m, e);
 }
 

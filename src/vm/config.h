@@ -24,7 +24,9 @@
 enum vm_onoffauto { VM_AUTO, VM_ON, VM_OFF };
 enum vm_time { VM_TIME_AUTO, VM_TIME_REAL, VM_TIME_VIRTUAL }; /* auto: virtual when vCPUs > workers */
 enum vm_accel { VM_ACCEL_SOFT, VM_ACCEL_KVM };
-enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF }; /* meaningful with KVM only */
+/* Whose I/O APIC the guest has, as QEMU's users know it: the kernel's (on) and a whole user-space set (off) have no
+ * extended destination bits, so that only split can offer 15-bit IDs. The same under every engine. */
+enum vm_irqchip { VM_IRQCHIP_SPLIT, VM_IRQCHIP_ON, VM_IRQCHIP_OFF };
 
 /* FADT flags 19 and 18; auto: cluster if interrupts are remapped with 32-bit destinations, else physical past ID 254.
  */
@@ -90,7 +92,10 @@ struct vm_config {
     enum vm_irqchip irqchip;
     enum vm_apic_destination apic_destination; /* -machine apic-destination= */
     struct vm_iommu iommu;
-    uint32_t *apic_ids; /* [apic_ids_n], owned; NULL: from the topology */
+    bool apicv_off;              /* interrupts are never posted straight into their target's IRR */
+    bool x2apic_8bit_ids;        /* x2apic-32bit-ids=off: in xAPIC mode an APIC has 8 bits of ID and shares them */
+    bool x2apic_broadcast_quirk; /* FFh in a message is everyone, in x2APIC mode too */
+    uint32_t *apic_ids;          /* [apic_ids_n], owned; NULL: from the topology */
     uint32_t apic_ids_n;
 
     struct vm_serial serial[VM_SERIAL_MAX];
@@ -114,6 +119,8 @@ struct vm_config {
     void *progress_opaque;
 };
 
+struct cpuid_model;
+
 /* ---- lifecycle ---- */
 void vm_config_init(struct vm_config *c);
 void vm_config_fini(struct vm_config *c);
@@ -133,6 +140,15 @@ bool vm_config_firmware_x2apic(const struct vm_config *c);
 bool vm_config_physical_destination(const struct vm_config *c);
 /* Whether a remapping unit reaches every 32-bit APIC ID. */
 bool vm_config_remaps_wide(const struct vm_config *c);
+/* The CPU model as the guest sees it: -cpu, less what the machine's interrupt controllers can't keep. */
+int vm_config_cpuid(const struct vm_config *c, struct cpuid_model *m, struct err *e);
+/* The largest APIC ID an interrupt message can name. */
+uint32_t vm_config_usable_id(const struct vm_config *c, const struct cpuid_model *m);
+/* How many CPUs a guest can use: those whose ID an interrupt can name. Less than smp.cpus is worth a warning. */
+uint32_t vm_config_reach(const struct vm_config *c, const struct cpuid_model *m);
+/* One line, without a newline, if the guest will reach fewer CPUs than there are, or a promise asked for by name can't
+ * be kept; 0 if there is nothing to say. The configuration has passed config_check(). */
+int config_warning(const struct vm_config *c, char *buf, size_t size);
 /* Refuse a machine that can't work: -EINVAL, and one line with the reason and the remedy. */
 int config_check(const struct vm_config *c, struct err *e);
 /* As config_check(), for what only a Linux guest needs: memory for that many CPUs. For vm/, once the kernel is known.

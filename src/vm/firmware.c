@@ -3,6 +3,7 @@
 #include "acpi/acpi.h"
 #include "acpi/smbios.h"
 #include "dev/amdvi_pci.h"
+#include "cpu/cpuid.h"
 #include "dev/pm.h"
 #include "irq/ioapic.h"
 #include "irq/vtd.h"
@@ -49,13 +50,14 @@ static struct acpi_amdvi amdvi_table(const struct vm_config *c)
                                .efr2 = amdvi_efr2()};
 }
 
-int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot_layout *layout, gpa_t *rsdp,
-                    unsigned phys_bits, struct err *e)
+int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, const apic_id_t *ids,
+                    struct boot_layout *layout, gpa_t *rsdp, struct err *e)
 {
     struct acpi_config a = {.cpus = c->smp.cpus,
                             .ids = ids,
                             .nodes = 1,
                             .physical_destination = vm_config_physical_destination(c),
+                            .no_id_255 = vm_config_usable_id(c, cpuid) < 255,
                             .ioapic_id = 0,
                             .ioapic_gpa = (uint32_t)IOAPIC_GPA,
                             .ioapic_rid = IOAPIC_REQUESTER,
@@ -79,7 +81,7 @@ int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot
         a.vtd = (struct acpi_vtd){.gpa = VTD_GPA,
                                   .intremap = c->iommu.intremap,
                                   .ioapic_only = c->iommu.scope == VM_SCOPE_IOAPIC,
-                                  .phys_bits = (uint8_t)phys_bits};
+                                  .phys_bits = cpuid->phys_bits};
     if (c->iommu.kind == VM_IOMMU_AMD)
         a.amdvi = amdvi_table(c);
     int rc = place_acpi(&a, layout, rsdp, e);

@@ -5,9 +5,9 @@
 #include "boot/layout.h"
 #include "vm/config.h"
 
-/* Write the tables of the machine `c` with these APIC IDs and MAXPHYADDR into RAM through `layout`; *rsdp gets the
- * RSDP's gpa. The owner's thread, before the guest runs. -errno with `e`. */
-int firmware_tables(const struct vm_config *c, const apic_id_t *ids, struct boot_layout *layout, gpa_t *rsdp,
-                    unsigned phys_bits, struct err *e);
+/* Write the tables of the machine `c` with these APIC IDs and this CPU into RAM through `layout`; *rsdp gets the RSDP's
+ * gpa. The owner's thread, before the guest runs. -errno with `e`. */
+int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, const apic_id_t *ids,
+                    struct boot_layout *layout, gpa_t *rsdp, struct err *e);
 
 #endif

@@ -1,5 +1,7 @@
 #include "vm/machine_priv.h"
 
+#include "irq/inhibit.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -268,7 +270,7 @@ static bool wants_real_time(const struct vm_config *c)
 
 static bool ext_dest_id(const struct machine *m)
 {
-    return m->cpuid.kvm_features & KVM_FEATURE_EXT_DEST_ID;
+    return cpuid_ext_dest(&m->cpuid) != 0;
 }
 
 static int make_runner(struct machine *m, struct err *e)
@@ -290,6 +292,13 @@ static int make_runner(struct machine *m, struct err *e)
     return rc;
 }
 
+/* What keeps this machine from ever posting interrupts straight. */
+static uint32_t inhibits(const struct vm_config *c)
+{
+    return (c->apicv_off ? INHIBIT_BIT(INHIBIT_DISABLED) : 0) |
+           (c->irqchip == VM_IRQCHIP_OFF ? INHIBIT_BIT(INHIBIT_ABSENT) : 0);
+}
+
 static int make_fabric(struct machine *m, struct err *e)
 {
     struct fabric_config c = {.vcpus = m->cfg->smp.cpus,
@@ -297,6 +306,8 @@ static int make_fabric(struct machine *m, struct err *e)
                               .firmware_x2apic = vm_config_firmware_x2apic(m->cfg),
                               .x2apic = m->cpuid.std1_ecx & CPUID_1_ECX_X2APIC,
                               .ext_dest_id = ext_dest_id(m),
+                              .id8 = m->cfg->x2apic_8bit_ids,
+                              .inhibits = inhibits(m->cfg),
                               .kick = runner_kick,
                               .kick_opaque = m->runner,
                               .extint_ack = pic_ack,
@@ -424,8 +435,6 @@ static int open_trace(struct machine *m, struct err *e)
 static int make_basics(struct machine *m, struct err *e)
 {
     const struct vm_config *c = m->cfg;
-    struct cpu_topology topo = {
-        .sockets = c->smp.sockets, .dies = c->smp.dies, .cores = c->smp.cores, .threads = c->smp.threads};
     epoch_init(&m->epoch);
     m->epoch_slot = epoch_slot(&m->epoch);
     bus_init(&m->ports, "port", &m->epoch, &m->trace);
@@ -441,10 +450,11 @@ static int make_basics(struct machine *m, struct err *e)
     vm_config_ids(c, m->ids);
     int rc = open_trace(m, e);
     if (!rc)
-        rc = cpuid_model_init(&m->cpuid, c->cpu, &topo, c->smp.cpus, vm_config_max_id(c), e);
+        rc = vm_config_cpuid(c, &m->cpuid, e);
     if (!rc)
         rc = ram_init(&m->ram, c->mem_size, e);
     remap_init(&m->remap, ext_dest_id(m));
+    m->remap.broadcast_quirk = c->x2apic_broadcast_quirk;
     return rc;
 }
 

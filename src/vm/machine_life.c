@@ -113,7 +113,7 @@ int machine_boot(struct machine *m, struct err *e)
     struct boot_entry entry;
     clear_ram(m);
     boot_layout_init(&layout, &m->ram);
-    int rc = firmware_tables(m->cfg, m->ids, &layout, &b.rsdp, m->cpuid.phys_bits, e);
+    int rc = firmware_tables(m->cfg, &m->cpuid, m->ids, &layout, &b.rsdp, e);
     if (!rc)
         rc = m->cfg->image ? boot_load_image(&b, m->cfg->image, m->cfg->image_size, &entry, e)
                            : boot_load(&b, &entry, e);

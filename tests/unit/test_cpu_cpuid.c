@@ -205,6 +205,61 @@ static void any_leaf_may_be_asked(void **state)
             query(&m, 554, (uint32_t)leaf, sub);
 }
 
+static void model_of(struct cpuid_model *m, const char *spec)
+{
+    static const struct cpu_topology topo = {1, 1, 150, 2};
+    struct err e = {""};
+    if (cpuid_model_init(m, spec, &topo, 300, 299, &e))
+        fail_msg("%s: %s", spec, e.msg);
+}
+
+static void assert_block(const struct cpuid_model *m, uint32_t base, const char *sign, uint32_t last)
+{
+    struct cpuid_regs r = query(m, 0, base, 0);
+    char got[13] = {0};
+    memcpy(got, &r.ebx, 4);
+    memcpy(got + 4, &r.ecx, 4);
+    memcpy(got + 8, &r.edx, 4);
+    assert_string_equal(got, sign);
+    assert_int_equal(r.eax, base + last);
+}
+
+/* Linux takes the last base with a signature it knows, and each interface's bit relative to its own base. */
+static void three_interfaces_promise_15_bit_ids(void **state)
+{
+    struct cpuid_model m;
+    model_of(&m, "max");
+    assert_block(&m, 0x40000000, "KVMKVMKVM", 0x10);
+    assert_int_equal(query(&m, 0, 0x40000001, 0).eax >> 15 & 1, 1);
+    assert_int_equal(query(&m, 0, 0x40000100, 0).ebx, 0);
+    model_of(&m, "max,hv-ext-dest-id=on");
+    assert_block(&m, 0x40000000, "Microsoft Hv", 0x82);
+    assert_int_equal(query(&m, 0, 0x40000001, 0).eax, 0x31237648);
+    assert_int_equal(query(&m, 0, 0x40000005, 0).eax, 300);
+    assert_int_equal(query(&m, 0, 0x40000081, 0).eax, 0x31235356);
+    assert_int_equal(query(&m, 0, 0x40000082, 0).eax, 4);
+    assert_block(&m, 0x40000100, "KVMKVMKVM", 0x10);
+    assert_int_equal(query(&m, 0, 0x40000101, 0).eax >> 15 & 1, 1);
+    assert_int_equal(query(&m, 0, 0x40000110, 0).eax, 1000000);
+    model_of(&m, "max,xen-ext-dest-id=on,hv-relaxed=on,kvm-msi-ext-dest-id=off");
+    assert_block(&m, 0x40000000, "Microsoft Hv", 0x82);
+    assert_int_equal(query(&m, 0, 0x40000004, 0).eax, 0x20);
+    assert_int_equal(query(&m, 0, 0x40000082, 0).eax, 0);
+    assert_block(&m, 0x40000100, "XenVMMXenVMM", 5);
+    assert_int_equal(query(&m, 0, 0x40000104, 0).eax, 0x20);
+    assert_block(&m, 0x40000200, "KVMKVMKVM", 0x10);
+    assert_int_equal(query(&m, 0, 0x40000201, 0).eax >> 15 & 1, 0);
+    assert_int_equal(cpuid_ext_dest(&m), CPUID_EXT_DEST_XEN);
+    cpuid_withdraw_ext_dest(&m);
+    assert_int_equal(cpuid_ext_dest(&m), 0);
+    model_of(&m, "max,kvm=off,hv-ext-dest-id=on");
+    assert_block(&m, 0x40000000, "Microsoft Hv", 0x82);
+    assert_int_equal(query(&m, 0, 0x40000100, 0).eax, 0);
+    model_of(&m, "max,hypervisor=off,hv-ext-dest-id=on,xen-ext-dest-id=on");
+    assert_int_equal(cpuid_ext_dest(&m), 0);
+    assert_int_equal(query(&m, 0, 0x40000081, 0).eax == 0x31235356, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +275,7 @@ int main(void)
         cmocka_unit_test(mistakes_name_what_was_meant),
         cmocka_unit_test(every_flag_is_listed),
         cmocka_unit_test(any_leaf_may_be_asked),
+        cmocka_unit_test(three_interfaces_promise_15_bit_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

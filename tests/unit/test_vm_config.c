@@ -1,5 +1,7 @@
 #include "vm/config.h"
 
+#include "cpu/cpuid.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,19 +115,20 @@ static void cpus_without_a_route_are_refused(void **state)
     c = config(300);
     c.cpu = "max,x2apic=off";
     refused(&c, "x2APIC", "drop x2apic=off");
-    c = config(300);
-    c.cpu = "max,kvm-msi-ext-dest-id=off";
-    refused(&c, "extended destination", "kvm-msi-ext-dest-id");
     c = config(255); /* IDs 0 .. 254 */
     c.cpu = "max,kvm-msi-ext-dest-id=off,x2apic=off";
     accepted(&c);
     c = config(256);
-    c.cpu = "max,kvm-msi-ext-dest-id=off";
-    refused(&c, "broadcast quirk", "apic-ids=");
+    c.x2apic_broadcast_quirk = true;
+    refused(&c, "broadcast-quirk", "apic-ids=");
     c = config(3);
     set_ids(&c, 255, 1);
     c.cpu = "max,kvm-msi-ext-dest-id=off";
-    refused(&c, "broadcast quirk", "leave 255 out");
+    refused(&c, "boot CPU", "another ID");
+    c = config(3);
+    set_ids(&c, 300, 1);
+    c.irqchip = VM_IRQCHIP_ON;
+    refused(&c, "boot CPU", "kernel-irqchip=split");
     c = config(3);
     set_ids(&c, 255, 1);
     accepted(&c);
@@ -148,6 +151,66 @@ static void cpus_without_a_route_are_refused(void **state)
     c = config(5 * 5 * 1025);
     c.smp = (struct vm_smp){25625, 25625, 5, 5, 1025, 1}; /* 3 + 3 + 11 bits */
     refused(&c, "topology", "powers of two");
+}
+
+/* What is said before the start, NULL: nothing. One line. */
+static void warned(struct vm_config *c, const char *what, const char *remedy)
+{
+    struct err e = {{0}};
+    char line[1024] = "";
+    if (config_check(c, &e))
+        fail_msg("%s", e.msg);
+    int n = config_warning(c, line, sizeof line);
+    if (!what && n)
+        fail_msg("'%s'", line);
+    if (what && (!strstr(line, what) || !strstr(line, remedy) || strchr(line, '\n') || n >= (int)sizeof line))
+        fail_msg("'%s' does not say '%s' and '%s'", line, what, remedy);
+    vm_config_fini(c);
+}
+
+static void cpus_the_guest_cannot_use_are_announced(void **state)
+{
+    struct vm_config c = config(300);
+    warned(&c, NULL, NULL);
+    c = config(300);
+    c.irqchip = VM_IRQCHIP_ON;
+    warned(&c, "use 255 of 300 CPUs", "kernel-irqchip=split");
+    c = config(300);
+    c.irqchip = VM_IRQCHIP_ON;
+    c.cpu = "max,kvm-msi-ext-dest-id=on";
+    warned(&c, "bit 15) is not offered and the guest will use 255 of 300", "kernel-irqchip=split");
+    c = config(4);
+    c.irqchip = VM_IRQCHIP_OFF;
+    c.cpu = "max,+xen-ext-dest-id";
+    warned(&c, "kernel-irqchip=off", "4 of 4");
+    c = config(4);
+    c.irqchip = VM_IRQCHIP_ON;
+    warned(&c, NULL, NULL);
+    c = config(300);
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    warned(&c, "255 of 300 CPUs", "let -cpu offer kvm-msi-ext-dest-id");
+    c = config(300);
+    c.cpu = "max,kvm-msi-ext-dest-id=off,hv-ext-dest-id=on";
+    warned(&c, NULL, NULL);
+    c = config(20);
+    set_ids(&c, 3, 250);
+    c.cpu = "max,kvm=off";
+    warned(&c, "6 of 20", "let -cpu");
+}
+
+static void only_a_split_irqchip_promises_anything(void **state)
+{
+    static const char cpu[] = "max,hv-ext-dest-id=on,xen-ext-dest-id=on";
+    struct cpuid_model m;
+    struct vm_config c = config(300);
+    c.cpu = cpu;
+    assert_int_equal(vm_config_cpuid(&c, &m, NULL), 0);
+    assert_int_equal(cpuid_ext_dest(&m), CPUID_EXT_DEST_KVM | CPUID_EXT_DEST_HV | CPUID_EXT_DEST_XEN);
+    c.irqchip = VM_IRQCHIP_ON;
+    assert_int_equal(vm_config_cpuid(&c, &m, NULL), 0);
+    assert_int_equal(cpuid_ext_dest(&m), 0);
+    assert_int_equal(m.ext_dest_asked, CPUID_EXT_DEST_HV | CPUID_EXT_DEST_XEN);
+    vm_config_fini(&c);
 }
 
 static void id_lists_are_checked(void **state)
@@ -222,6 +285,8 @@ int main(void)
         cmocka_unit_test(topology_is_filled_as_users_expect),
         cmocka_unit_test(ids_have_holes_where_counts_are_no_powers_of_two),
         cmocka_unit_test(cpus_without_a_route_are_refused),
+        cmocka_unit_test(cpus_the_guest_cannot_use_are_announced),
+        cmocka_unit_test(only_a_split_irqchip_promises_anything),
         cmocka_unit_test(id_lists_are_checked),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(too_little_memory_for_linux_says_how_much),
