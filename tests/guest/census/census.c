@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "remap.h"
+
 #define MAX_CPUS 32768u
 #define MAX_ID   32768u
 #define STACK    512u
@@ -17,15 +19,16 @@
 #define PATIENCE UINT64_C(20000000000) /* TSC ticks (ns) without any arrival: something is lost */
 #define NMI      2u
 
-enum route { R_IPI, R_CLUSTER, R_ALL, R_SELF, R_NMI, R_COMPAT, R_EXT, R_PIN, ROUTES };
+enum route { R_IPI, R_CLUSTER, R_ALL, R_SELF, R_NMI, R_COMPAT, R_EXT, R_PIN, R_MSI_REMAP, R_PIN_REMAP, ROUTES };
 enum { VEC_COMMAND = 0x30, VEC_FIRST = 0x40, VEC_STEP = 0x10 }; /* route r has vector VEC_FIRST + r * VEC_STEP */
 
-static const char *const route_name[ROUTES] = {"IPI, physical", "IPI, cluster", "IPI, all but self",
-                                               "IPI, self",     "NMI",          "MSI, compatibility",
-                                               "MSI, 15-bit",   "I/O APIC pin"};
+static const char *const route_name[ROUTES] = {
+    "IPI, physical",      "IPI, cluster", "IPI, all but self", "IPI, self",     "NMI",
+    "MSI, compatibility", "MSI, 15-bit",  "I/O APIC pin",      "MSI, remapped", "I/O APIC pin, remapped"};
 
 /* KVM's leaf promises 15-bit destination IDs in messages and I/O APIC entries. */
 static bool ext_dest_id;
+static const struct remap_unit *unit; /* the remapping unit, once it is on */
 
 uint8_t stacks[MAX_CPUS][STACK] __attribute__((aligned(512)));
 volatile uint32_t next_cpu = 1;
@@ -166,7 +169,8 @@ static bool same(uintptr_t p, const char *s)
     return true;
 }
 
-static uintptr_t find_madt(void)
+/* An ACPI table, or 0. */
+static uintptr_t find_table(const char *signature)
 {
     uintptr_t rsdp = 0xe0000;
     while (rsdp < 0x100000 && !same(rsdp, "RSD PTR "))
@@ -175,9 +179,9 @@ static uintptr_t find_madt(void)
         give_up("no RSDP between E0000h and FFFFFh");
     uintptr_t xsdt = ld32(rsdp + 24);
     for (uint32_t i = 36; i < ld32(xsdt + 4); i += 8)
-        if (same(ld32(xsdt + i), "APIC"))
+        if (same(ld32(xsdt + i), signature))
             return ld32(xsdt + i);
-    give_up("no MADT");
+    return 0;
 }
 
 static void list_cpu(uint32_t id)
@@ -189,7 +193,10 @@ static void list_cpu(uint32_t id)
 
 static void read_madt(void)
 {
-    uintptr_t madt = find_madt(), end = madt + ld32(madt + 4);
+    uintptr_t madt = find_table("APIC");
+    if (!madt)
+        give_up("no MADT");
+    uintptr_t end = madt + ld32(madt + 4);
     for (uintptr_t p = madt + 44; p < end; p += *(const volatile uint8_t *)(p + 1)) {
         uint8_t type = *(const volatile uint8_t *)p;
         if (type == 0)
@@ -280,12 +287,18 @@ static void ipi(uint32_t dest, uint32_t low)
     wrmsr(0x830, (uint64_t)dest << 32 | low);
 }
 
+static void message(uint32_t addr, uint32_t data, uint16_t requester)
+{
+    outl(0x2100, addr);
+    outl(0x2104, 0);
+    outl(0x210c, requester);
+    outl(0x2108, data);
+}
+
 /* A 15-bit destination with `ext`, else 8 bits. */
 static void msi(uint32_t id, uint8_t vector, bool ext)
 {
-    outl(0x2100, 0xfee00000u | (id & 0xff) << 12 | (ext ? id >> 8 << 5 : 0));
-    outl(0x2104, 0);
-    outl(0x2108, vector);
+    message(0xfee00000u | (id & 0xff) << 12 | (ext ? id >> 8 << 5 : 0), vector, 0);
 }
 
 static void ioapic_write(uint32_t reg, uint32_t val)
@@ -294,19 +307,27 @@ static void ioapic_write(uint32_t reg, uint32_t val)
     *(volatile uint32_t *)(IOAPIC + 0x10) = val;
 }
 
-/* Pin 20, edge: programmed for this ID, then raised and lowered by the test device. */
-static void pin(uint32_t id, uint8_t vector)
+/* Pin 20, edge: given this entry, then raised and lowered by the test device. */
+static void pin(uint64_t rte)
 {
     enum { PIN = 20 };
     ioapic_write(0x10 + 2 * PIN, 0x10000);
-    ioapic_write(0x11 + 2 * PIN, (id & 0xff) << 24 | id >> 8 << 17);
-    ioapic_write(0x10 + 2 * PIN, vector);
+    ioapic_write(0x11 + 2 * PIN, (uint32_t)(rte >> 32));
+    ioapic_write(0x10 + 2 * PIN, (uint32_t)rte);
     outb(0x2000 + PIN, 1);
     outb(0x2000 + PIN, 0);
 }
 
-static void send(unsigned r, uint32_t id)
+static void remapped_msi(uint32_t i)
 {
+    struct remap_msi m = unit->msi(i);
+    message(m.addr, m.data, m.requester);
+}
+
+/* `i` is the CPU's place in the MADT. */
+static void send(unsigned r, uint32_t i)
+{
+    uint32_t id = madt_id[i];
     switch (r) {
     case R_IPI:
         ipi(id, 0x4000u | vector_of(r));
@@ -324,7 +345,13 @@ static void send(unsigned r, uint32_t id)
         msi(id, vector_of(r), true);
         break;
     case R_PIN:
-        pin(id, vector_of(r));
+        pin((uint64_t)(id & 0xff) << 56 | (uint64_t)(id >> 8) << 49 | vector_of(r));
+        break;
+    case R_MSI_REMAP:
+        remapped_msi(i);
+        break;
+    case R_PIN_REMAP:
+        pin(unit->rte(i));
         break;
     }
 }
@@ -338,6 +365,9 @@ static bool reaches(unsigned r, uint32_t id)
         return ext_dest_id;
     case R_PIN:
         return ext_dest_id || id < 255;
+    case R_MSI_REMAP:
+    case R_PIN_REMAP:
+        return unit != NULL;
     default:
         return true;
     }
@@ -357,7 +387,7 @@ static uint32_t send_all(unsigned r)
     uint32_t n = 0;
     for (uint32_t i = 0; i < cpus; i++)
         if (reaches(r, madt_id[i])) {
-            send(r, madt_id[i]);
+            send(r, i);
             n++;
         }
     return n;
@@ -406,7 +436,7 @@ static bool report(unsigned r, uint32_t sent)
 {
     struct tally t = tally(r);
     bool good = t.once == sent && !t.lost && !t.twice && !t.strays && arrived[r] == sent;
-    print("  %20s %8u %8u %8u %8u %8u  ", route_name[r], sent, t.once, t.lost, t.twice, t.strays);
+    print("  %22s %8u %8u %8u %8u %8u  ", route_name[r], sent, t.once, t.lost, t.twice, t.strays);
     if (good)
         print("ok\n");
     else if (t.first_bad < MAX_ID)
@@ -461,6 +491,17 @@ static void start_aps(void)
         print("census: only %u of %u CPUs started\n", ready, cpus);
 }
 
+/* Switched on only now: from here on compatibility-format messages may be blocked. */
+static void find_unit(void)
+{
+    static const struct remap_unit *const units[] = {&vtd_unit, &amdvi_unit};
+    for (unsigned i = 0; i < 2 && !unit; i++) {
+        uintptr_t table = find_table(units[i]->name);
+        if (table && units[i]->enable(table, madt_id, cpus, vector_of(R_MSI_REMAP), vector_of(R_PIN_REMAP)))
+            unit = units[i];
+    }
+}
+
 void bsp_main(void)
 {
     for (uint32_t i = 0; i < MAX_ID; i++)
@@ -478,13 +519,16 @@ void bsp_main(void)
     uint32_t sent[ROUTES];
     __asm__ volatile("sti");
     print("census: %u of %u CPUs started\n", ready, cpus);
-    print("  route                    sent     once     lost    twice    stray\n");
+    print("  route                      sent     once     lost    twice    stray\n");
     for (unsigned r = 0; r < ROUTES; r++) {
+        if (r == R_MSI_REMAP)
+            find_unit();
         sent[r] = send_all(r);
         wait_for(&arrived[r], sent[r]);
     }
     for (unsigned r = 0; r < ROUTES; r++)
-        good &= report(r, sent[r]);
+        if (unit || r < R_MSI_REMAP)
+            good &= report(r, sent[r]);
     uint32_t strays = stray_vectors();
     if (strays)
         print("census: %u interrupts with a vector nobody sent\n", strays);
