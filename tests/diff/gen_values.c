@@ -263,7 +263,8 @@ static bool settle_mem(struct gen *g, struct shape *s, unsigned at, const ZydisD
         p.disp = (uint64_t)o->mem.disp.value;
     if (o->mem.segment == ZYDIS_REGISTER_GS)
         p.seg = GS_BASE;
-    if (s->in.addrsize == 2)
+    bool stack = o->mem.base == ZYDIS_REGISTER_ESP && !(s->in.flags & INSN_MODRM);
+    if (s->in.addrsize == 2 && !stack)
         return true; /* the first 64 KiB are never mapped */
     if (s->in.addrsize == 4)
         where &= 0x1fffffff;
