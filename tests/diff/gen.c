@@ -142,6 +142,7 @@ static bool fits_sequence(const struct gen *g, const struct shape *s)
         (in->base != q->ptr || in->addrsize != (g->mode == CODE64 ? 8 : 4) || in->seg == SEG_GS))
         return false;
     switch (in->op) {
+    case OP_ud:
     case OP_popf:
     case OP_leave:
     case OP_enter:

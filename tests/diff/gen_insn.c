@@ -9,14 +9,21 @@ struct tmpl {
     uint8_t pfx, map, opcode, mod3, reg;
 };
 
+/* The templates of one operation. */
 struct tmpls {
+    unsigned op;
     struct tmpl *v;
+    unsigned n;
+};
+
+struct ops {
+    struct tmpls v[64];
     unsigned n;
 };
 
 struct shapes {
     ZydisDecoder dec[3];
-    struct tmpls by_group[3][G_COUNT]; /* [enum code_size] */
+    struct ops by_group[3][G_COUNT]; /* [enum code_size] */
 };
 
 static struct shapes *shapes(void)
@@ -273,9 +280,18 @@ static unsigned put_opcode(uint8_t *p, const struct tmpl *m)
     return (unsigned)n + 1;
 }
 
-static void add_template(unsigned mode, enum group g, const struct tmpl *m)
+static struct tmpls *templates_of(struct ops *ops, unsigned op)
 {
-    struct tmpls *l = &shapes()->by_group[mode][g];
+    for (unsigned i = 0; i < ops->n; i++)
+        if (ops->v[i].op == op)
+            return &ops->v[i];
+    ops->v[ops->n].op = op;
+    return &ops->v[ops->n++];
+}
+
+static void add_template(unsigned mode, enum group g, unsigned op, const struct tmpl *m)
+{
+    struct tmpls *l = templates_of(&shapes()->by_group[mode][g], op);
     if (!(l->n & (l->n - 1)))
         l->v = realloc(l->v, sizeof *m * (l->n ? l->n * 2 : 1));
     l->v[l->n++] = *m;
@@ -298,12 +314,12 @@ static void try_template(unsigned mode, struct tmpl m)
     if (m.pfx >= 2 && s.in.op != OP_sse && shape_group(&s) != G_STRING && shape_decode(mode, b + 1, 14, &plain) &&
         plain.in.op == s.in.op)
         return;
-    add_template(mode, shape_group(&s), &m);
+    add_template(mode, shape_group(&s), s.in.op, &m);
     if (shape_group(&s) == G_ALU || shape_group(&s) == G_BIT) {
         uint8_t locked[24] = {0xf0};
         memcpy(locked + 1, b, 20);
         if (shape_decode(mode, locked, 15, &s))
-            add_template(mode, G_ATOMIC, &m);
+            add_template(mode, G_ATOMIC, s.in.op, &m);
     }
 }
 
@@ -415,14 +431,17 @@ static void emit(struct gen *g, struct emit *e, const struct tmpl *m, enum group
 
 bool insn_append(struct gen *g, enum group group, struct shape *s)
 {
-    const struct tmpls *l = &shapes()->by_group[g->mode][group];
+    const struct ops *ops = &shapes()->by_group[g->mode][group];
     struct emit e = {.n = 0};
     struct test *t = g->t;
-    if (!l->n)
+    if (!ops->n)
         return false;
+    const struct tmpls *l = &ops->v[rnd_n(&g->rng, ops->n)];
     emit(g, &e, &l->v[rnd_n(&g->rng, l->n)], group);
     if (!shape_decode(g->mode, e.b, 15, s) || shape_group(s) != group || t->code_len + s->in.len > CODE_MAX)
         return false;
+    if (!s->known && !one_in(&g->rng, 12))
+        return false; /* #UD, most likely */
     if (s->in.flags & INSN_MEM && (s->in.seg == SEG_FS || (s->in.seg == SEG_GS && g->mode != CODE64)))
         return false; /* natively FS is the C library's; 32-bit code can't use a null GS */
     memcpy(t->code + t->code_len, e.b, s->in.len);

@@ -188,7 +188,9 @@ static unsigned run_from(struct guest *g, unsigned at, unsigned count)
     put64(g, G_VARS + 8, KERNEL_VA + G_TESTS + count * sizeof(struct test));
     g->ops->set_state(v, &s);
     epoch_enter(&g->epoch, g->slot);
-    g->ops->vcpu_run(v, &run);
+    do
+        g->ops->vcpu_run(v, &run);
+    while (run.exit == CPU_EXIT_SPIN); /* PAUSE */
     epoch_leave(&g->epoch, g->slot);
     return (unsigned)((ld64(ram_hva(&g->ram, G_VARS, 8)) - KERNEL_VA - G_TESTS) / sizeof(struct test));
 }
