@@ -12,6 +12,9 @@ enum { DEVTAB = 0x00, CMDBUF = 0x08, CONTROL = 0x18, CMD_HEAD = 0x2000, CMD_TAIL
 #define CTRL_LOW  (1u << 0 | 1u << 12 | 1u << 17) /* IommuEn, CmdBufEn, GAEn */
 #define CTRL_HIGH (1u << 18 | 1u << 11)           /* XTEn; NumIntRemapMode: 2048 entries */
 
+#define DM     (1u << 2) /* the destination mode bit says that the index has eleven bits */
+#define DM_RTE (1u << 11)
+
 static uint64_t device[DEVICES][4] __attribute__((aligned(4096)));
 static uint64_t table[TABLES + 1][TABLE][2] __attribute__((aligned(4096))); /* the last one is the I/O APIC's */
 static uint64_t commands[256][2] __attribute__((aligned(4096)));
@@ -94,7 +97,7 @@ static bool enable(uintptr_t ivrs, const uint32_t *id, uint32_t n, uint8_t msi_v
 
 static struct remap_msi msi(uint32_t i)
 {
-    return (struct remap_msi){.addr = 0xfee00000, .data = i % TABLE, .requester = (uint16_t)(MSI_RID + i / TABLE)};
+    return (struct remap_msi){.addr = 0xfee00000 | DM, .data = i % TABLE, .requester = (uint16_t)(MSI_RID + i / TABLE)};
 }
 
 static uint64_t rte(uint32_t i)
@@ -103,7 +106,7 @@ static uint64_t rte(uint32_t i)
         fill_pins(i / TABLE * TABLE);
         invalidate(ioapic_rid);
     }
-    return i % TABLE;
+    return i % TABLE | DM_RTE;
 }
 
 const struct remap_unit amdvi_unit = {.name = "IVRS", .enable = enable, .msi = msi, .rte = rte};
