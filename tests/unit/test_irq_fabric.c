@@ -120,6 +120,58 @@ static void mixed_modes(void **state)
     rig_fini(&r);
 }
 
+/* What KVM answered without its 32-bit IDs: IDs 0 and 100h, 23h and 123h are one in xAPIC mode, and both receive. */
+static void with_8_bit_ids_aliases_all_receive(void **state)
+{
+    const struct expect xapic[] = {
+        {PHYS(0), TO(0, 0x100)},  {PHYS(0x23), TO(0x23, 0x123)}, {PHYS(0x2c), TO(0x12c)},       {PHYS(0xff), TO_ALL},
+        {PHYS(0x12c), TO_NOBODY}, {PHYS(0x123), TO_NOBODY},      {PHYS(0xffffffff), TO_NOBODY},
+    };
+    const struct expect mixed[] = {
+        {PHYS(0x23), TO(0x23, 0x123)}, {PHYS(0x12c), TO(0x12c)}, {PHYS(0x2c), TO_NOBODY},
+        {PHYS(0x123), TO_NOBODY},      {LOGIC(0x23), TO_NOBODY},
+    };
+    for (int map = 0; map < 2; map++) {
+        struct rig r;
+        rig_init(&r, observed_ids, OBSERVED, false);
+        for (uint32_t i = 0; i < OBSERVED; i++)
+            r.f->lapic[i].id8 = true;
+        if (map)
+            fabric_reset(r.f);
+        else
+            without_map(&r);
+        rig_enable(&r);
+        assert_int_equal(fabric_inhibits(r.f) >> INHIBIT_PHYSICAL_ID_ALIASED & 1, 1);
+        check_table(&r, xapic, ARRAY_SIZE(xapic));
+        rig_base(&r, 2, APIC_BASE_EN | APIC_BASE_EXTD); /* 23h */
+        rig_base(&r, 6, APIC_BASE_EN | APIC_BASE_EXTD); /* 12Ch */
+        check_table(&r, mixed, ARRAY_SIZE(mixed));
+        for (uint32_t i = 0; i < OBSERVED; i++)
+            rig_base(&r, i, APIC_BASE_EN | APIC_BASE_EXTD);
+        assert_int_equal(fabric_inhibits(r.f) >> INHIBIT_PHYSICAL_ID_ALIASED & 1, !map);
+        check_table(&r, in_x2apic, ARRAY_SIZE(in_x2apic));
+        rig_fini(&r);
+    }
+}
+
+/* KVM without KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK. */
+static void the_broadcast_quirk_makes_ff_everyone(void **state)
+{
+    struct rig r;
+    for (int mode = 0; mode < 2; mode++) {
+        rig_init(&r, observed_ids, OBSERVED, mode);
+        rig_enable(&r);
+        struct expect rows[] = {{PHYS(0xff), TO_ALL}, {PHYS(0x23), TO(0x23)}, {LOGIC(0xff), TO_ALL}};
+        for (unsigned i = 0; i < 3; i++)
+            rows[i].irq.dest8 = IRQ_DEST8_ALL;
+        check_table(&r, rows, 3);
+        without_map(&r);
+        rig_enable(&r);
+        check_table(&r, rows, 3);
+        rig_fini(&r);
+    }
+}
+
 static void only_high_ids_work(void **state)
 {
     static const uint32_t high[] = {256, 258, 300, 511, 20000, 32767};
@@ -484,6 +536,8 @@ int main(void)
         cmocka_unit_test(x2apic_answers_as_kvm_does),
         cmocka_unit_test(xapic_answers_as_kvm_does),
         cmocka_unit_test(mixed_modes),
+        cmocka_unit_test(with_8_bit_ids_aliases_all_receive),
+        cmocka_unit_test(the_broadcast_quirk_makes_ff_everyone),
         cmocka_unit_test(only_high_ids_work),
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(shorthands),
