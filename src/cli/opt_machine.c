@@ -124,6 +124,16 @@ static int m_apicv(void *ctx, const struct keyval *k, struct err *e)
     return rc;
 }
 
+static int m_windows_amd(void *ctx, const struct keyval *k, struct err *e)
+{
+    return keyval_onoff(k, &((struct vm_config *)ctx)->windows_amd_msi, e);
+}
+
+static int m_windows_high(void *ctx, const struct keyval *k, struct err *e)
+{
+    return keyval_onoff(k, &((struct vm_config *)ctx)->windows_msi_high_bits, e);
+}
+
 static int m_quirk(void *ctx, const struct keyval *k, struct err *e)
 {
     return keyval_onoff(k, &((struct vm_config *)ctx)->x2apic_broadcast_quirk, e);
@@ -222,6 +232,8 @@ static const struct prop machine_props[] = {
     {"time", m_time, "auto|real|virtual", "guest time; auto: virtual with more CPUs than workers"},
     {"type", m_type, "q35", "the machine's name"},
     {"workers", m_workers, "N", "host threads that run CPUs (one a host CPU)"},
+    {"windows-amd-msi", m_windows_amd, "on|off", "Windows on an AMD CPU with intel-iommu: its I/O APIC entries (off)"},
+    {"windows-msi-high-bits", m_windows_high, "on|off", "Windows' 32-bit IDs in address bits 55:32 (off)"},
     {"x2apic-32bit-ids", m_ids32, "on|off",
      "an APIC in xAPIC mode answers to its full ID too; off: to 8 bits, shared (on)"},
     {"x2apic-broadcast-quirk", m_quirk, "on|off", "messages to FFh are for every CPU, as on old KVM (off)"},

@@ -45,31 +45,96 @@ static struct irq direct(struct msi_msg msg, uint32_t dest)
                         .dest8 = dest <= 0xff};
 }
 
+static struct remap_result fault(enum remap_form form, enum remap_fault f)
+{
+    return (struct remap_result){.fault = f, .form = form};
+}
+
+/* A message whose bits say all, with this destination. */
+static struct remap_result plain(enum remap_form form, struct msi_msg msg, uint32_t dest)
+{
+    if (mode_is_bad(bits(msg.data, 10, 8)))
+        return fault(form, REMAP_BAD_MODE);
+    return (struct remap_result){.form = form, .irq = direct(msg, dest)};
+}
+
+static struct remap_result addr_hi(enum remap_form form, struct msi_msg msg)
+{
+    return plain(form, msg, (uint32_t)(bits(msg.addr, 19, 12) | bits(msg.addr, 63, 40) << 8));
+}
+
+/* Xen, hvm_inject_msi(): vector 0 is a PIRQ's number in the destination bits; Linux composes it with delivery mode 3.
+ * Where nobody resolves them, only what is nothing else is taken for one. */
+static bool is_xen_pirq(const struct remap *r, struct msi_msg msg)
+{
+    return !(msg.data & 0xff) && (r->pirq.resolve || bits(msg.data, 10, 8) == IRQ_REMRD);
+}
+
+static struct remap_result xen_pirq(const struct remap *r, struct msi_msg msg)
+{
+    struct remap_result res = {.form = REMAP_FORM_XEN_PIRQ};
+    uint32_t pirq = (uint32_t)(bits(msg.addr, 19, 12) | bits(msg.addr, 63, 40) << 8);
+    if (!r->pirq.resolve || !r->pirq.resolve(r->pirq.opaque, pirq, &res.irq))
+        return fault(REMAP_FORM_XEN_PIRQ, REMAP_XEN_PIRQ);
+    return res;
+}
+
+/* Something in address bits 63:32. */
+static struct remap_result high(const struct remap *r, struct msi_msg msg)
+{
+    if (is_xen_pirq(r, msg) && !bits(msg.addr, 39, 32))
+        return xen_pirq(r, msg);
+    if (!r->windows_high || msg.addr >> 56)
+        return fault(REMAP_FORM_COMPAT, REMAP_HIGH_ADDRESS);
+    return plain(REMAP_FORM_WINDOWS_HIGH, msg, (uint32_t)(bits(msg.addr, 19, 12) | bits(msg.addr, 55, 32) << 8));
+}
+
+/* An AMD entry's index in VT-d's remappable format, for the I/O APIC: its pins' indices are those of the whole table,
+ * while PCI functions count each from 0, and nobody knows where their entries are. */
+static bool windows_amd(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags,
+                        struct remap_result *res)
+{
+    struct msi_msg vtd_msg = {.addr = MSI_BASE << 20 | bits(msg.data, 10, 0) << 5 | MSI_REMAPPABLE};
+    if (msg.addr & MSI_REMAPPABLE || from.rid != r->ioapic.rid || !vtd_remap(r->vtd, vtd_msg, from, flags, res))
+        return false;
+    res->form = REMAP_FORM_WINDOWS_AMD;
+    return true;
+}
+
+/* A unit's last word, if there is one and it has it. */
+static bool by_unit(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags,
+                    struct remap_result *res)
+{
+    if (r->vtd && r->windows_amd && windows_amd(r, msg, from, flags, res))
+        return true;
+    return (r->vtd && vtd_remap(r->vtd, msg, from, flags, res)) ||
+           (r->amdvi && amdvi_remap(r->amdvi, msg, from, flags, res));
+}
+
 static struct remap_result translate(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags)
 {
     struct remap_result res = {.fault = REMAP_OK, .form = REMAP_FORM_COMPAT};
-    if (bits(msg.addr, 31, 20) != MSI_BASE) {
-        res.fault = REMAP_NOT_INTERRUPT;
+    if (bits(msg.addr, 31, 20) != MSI_BASE)
+        return fault(REMAP_FORM_COMPAT, REMAP_NOT_INTERRUPT);
+    if (unlikely(flags & REMAP_ADDR_HI))
+        return bits(msg.addr, 39, 32) ? fault(REMAP_FORM_ADDR_HI, REMAP_HIGH_ADDRESS)
+                                      : addr_hi(REMAP_FORM_ADDR_HI, msg);
+    if (unlikely(msg.addr >> 32))
+        return high(r, msg);
+    if (by_unit(r, msg, from, flags, &res))
         return res;
-    }
-    if (msg.addr >> 32) {
-        res.fault = REMAP_HIGH_ADDRESS;
-        return res;
-    }
-    if (r->vtd && vtd_remap(r->vtd, msg, from, flags, &res))
-        return res;
-    if (r->amdvi && amdvi_remap(r->amdvi, msg, from, flags, &res))
-        return res;
-    if (mode_is_bad(bits(msg.data, 10, 8))) {
-        res = (struct remap_result){.fault = REMAP_BAD_MODE};
-        return res;
-    }
-    res.form = form_of(r, msg.addr);
+    if (unlikely(is_xen_pirq(r, msg)))
+        return xen_pirq(r, msg);
+    enum remap_form form = form_of(r, msg.addr);
     uint32_t dest = (uint32_t)bits(msg.addr, 19, 12);
-    if (res.form == REMAP_FORM_EXT_DEST)
+    if (form == REMAP_FORM_EXT_DEST)
         dest |= (uint32_t)bits(msg.addr, 11, 5) << 8;
-    res.irq = direct(msg, dest);
-    return res;
+    return plain(form, msg, dest);
+}
+
+bool remap_claims(const struct remap *r, uint64_t addr)
+{
+    return bits(addr, 31, 20) == MSI_BASE && (!(addr >> 32) || (r->windows_high && !(addr >> 56)));
 }
 
 /* On a machine with the broadcast quirk FFh is everyone, whatever table or field it came from. */
@@ -83,14 +148,9 @@ struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, request
 
 struct remap_result remap_unit_msi(struct msi_msg msg)
 {
-    struct remap_result res = {.fault = REMAP_OK, .form = REMAP_FORM_UNIT};
     if (bits(msg.addr, 31, 20) != MSI_BASE)
-        res.fault = REMAP_NOT_INTERRUPT;
-    else if (mode_is_bad(bits(msg.data, 10, 8)))
-        res.fault = REMAP_BAD_MODE;
-    else
-        res.irq = direct(msg, (uint32_t)(bits(msg.addr, 19, 12) | bits(msg.addr, 63, 40) << 8));
-    return res;
+        return fault(REMAP_FORM_UNIT, REMAP_NOT_INTERRUPT);
+    return addr_hi(REMAP_FORM_UNIT, msg);
 }
 
 struct msi_msg remap_rte_msg(uint64_t rte)

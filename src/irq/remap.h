@@ -5,9 +5,17 @@
  *   REMAP_FORM_EXT_DEST the same with dest[14:8] in address bits 11:5, bit 4 clear: the KVM, Hyper-V and Xen leaves'
  *                       promise
  *   REMAP_FORM_VTD      bit 4 set and VT-d's remapping on: address and data name a table entry (vtd.h)
- *   REMAP_FORM_UNIT     what a remapping unit itself sends: dest[31:8] in address bits 63:40; passes by every table
- * A format that names a table entry (VT-d, AMD-Vi) or hides bits elsewhere (address bits past 31, vector 0) has
- * its own number below as it is built, and its own step in remap_msi(); callers never see the difference.
+ *   REMAP_FORM_ADDR_HI  dest[31:8] in address bits 63:40, bits 39:32 clear: how KVM's users hand it 32-bit IDs
+ *                       (Linux, Documentation/virt/kvm/api.rst, "KVM_SET_GSI_ROUTING"). Only if the caller says so by
+ *                       REMAP_ADDR_HI: it is remapped already, and passes by every table
+ *   REMAP_FORM_WINDOWS_HIGH  dest[31:8] in address bits 55:32: Windows without a remapping unit; 8 bits lower than the
+ *                       former. Only where the machine offers it
+ *   REMAP_FORM_WINDOWS_AMD  Windows on an AMD CPU with an Intel unit: the I/O APIC's entry names VT-d's by its data
+ * bits, as on AMD's units. Only where the machine offers it REMAP_FORM_XEN_PIRQ vector 0: the destination bits number
+ * an event of Xen's. Only if somebody resolves those REMAP_FORM_UNIT     what a remapping unit itself sends: dest[31:8]
+ * in address bits 63:40; passes by every table A format that names a table entry (VT-d, AMD-Vi) or hides bits elsewhere
+ * (address bits past 31, vector 0) has its own number below as it is built, and its own step in remap_msi(); callers
+ * never see the difference.
  */
 #ifndef HEC_IRQ_REMAP_H
 #define HEC_IRQ_REMAP_H
@@ -19,6 +27,10 @@ enum remap_form {
     REMAP_FORM_EXT_DEST,
     REMAP_FORM_VTD,
     REMAP_FORM_UNIT,
+    REMAP_FORM_ADDR_HI,
+    REMAP_FORM_WINDOWS_HIGH,
+    REMAP_FORM_WINDOWS_AMD,
+    REMAP_FORM_XEN_PIRQ,
     REMAP_FORM_AMDVI = 8 /* data bits name an entry of the device's table, 48882, "Interrupt Remapping" */
 };
 
@@ -28,8 +40,9 @@ enum remap_fault {
     REMAP_NOT_INTERRUPT = 1, /* the address is not FEExxxxxh: an ordinary memory write */
     REMAP_BAD_MODE = 2,      /* a delivery mode messages cannot carry */
     REMAP_HIGH_ADDRESS = 3,  /* bits past 31 that no offered format gives a meaning */
-    REMAP_POSTED = 4, /* no fault: noted in a posted-interrupt descriptor, and nobody is to be notified. A look-up
-                       * always says this of such an entry: each delivery has to come here */
+    REMAP_POSTED = 4,   /* no fault: noted in a posted-interrupt descriptor, and nobody is to be notified. A look-up
+                         * always says this of such an entry: each delivery has to come here */
+    REMAP_XEN_PIRQ = 5, /* Xen's PIRQ form, which nobody here resolves, or a number nobody knows */
     /* VT-d, "Interrupt Remapping Fault Conditions" */
     REMAP_VTD_REQUEST_RSVD = 0x20,    /* reserved bits of the message */
     REMAP_VTD_INDEX = 0x21,           /* past the table's end */
@@ -51,7 +64,8 @@ enum remap_fault {
 
 enum remap_flag {
     REMAP_DELIVER = 0, /* a delivery: faults are logged where the architecture logs them */
-    REMAP_LOOKUP = 1   /* somebody prepares a route: nothing is logged, nothing changes */
+    REMAP_LOOKUP = 1,  /* somebody prepares a route: nothing is logged, nothing changes */
+    REMAP_ADDR_HI = 2  /* the message came through an interface that has dest[31:8] in address bits 63:40 */
 };
 
 /* Bus, device and function of who sends. */
@@ -68,14 +82,24 @@ struct remap_stale {
     void *opaque;
 };
 
+/* Who knows what Xen's PIRQ numbers stand for. False: none of them. Any thread. */
+struct remap_pirq {
+    bool (*resolve)(void *opaque, uint32_t pirq, struct irq *out);
+    void *opaque;
+};
+
 struct vtd;
 struct amdvi;
 
 struct remap {
-    bool ext_dest_id;     /* (c) the machine promised 15-bit destination IDs */
-    bool broadcast_quirk; /* (c) FFh is everyone, in x2APIC mode too */
-    struct vtd *vtd;      /* (c) set once at wiring; borrowed; NULL: none */
-    struct amdvi *amdvi;  /* (c) likewise; a machine has one unit at most */
+    bool ext_dest_id;       /* (c) the machine promised 15-bit destination IDs */
+    bool broadcast_quirk;   /* (c) FFh is everyone, in x2APIC mode too */
+    bool windows_high;      /* (c) REMAP_FORM_WINDOWS_HIGH is offered */
+    bool windows_amd;       /* (c) REMAP_FORM_WINDOWS_AMD is, to `ioapic` */
+    requester_id_t ioapic;  /* (c) */
+    struct remap_pirq pirq; /* (c) `resolve` NULL: REMAP_FORM_XEN_PIRQ is a fault */
+    struct vtd *vtd;        /* (c) set once at wiring; borrowed; NULL: none */
+    struct amdvi *amdvi;    /* (c) likewise; a machine has one unit at most */
 };
 
 struct remap_result {
@@ -90,6 +114,8 @@ void remap_init(struct remap *r, bool ext_dest_id);
 
 /* ---- any thread (inside the epoch) ---- */
 struct remap_result remap_msi(const struct remap *r, struct msi_msg msg, requester_id_t from, unsigned flags);
+/* Whether a device's write to `addr` is a message, good or bad, and so must not go to memory. */
+bool remap_claims(const struct remap *r, uint64_t addr);
 /* An I/O APIC redirection entry: as the message that such a pin sends. The mask bit is not looked at. */
 struct remap_result remap_rte(const struct remap *r, uint64_t rte, requester_id_t from, unsigned flags);
 /* The message of an entry. 82093AA, "I/O Redirection Table Registers"; VT-d, "Programming in I/OxAPIC". */

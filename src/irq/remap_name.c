@@ -11,6 +11,14 @@ const char *remap_form_name(enum remap_form form)
         return "VT-d remappable";
     case REMAP_FORM_UNIT:
         return "a remapping unit's own";
+    case REMAP_FORM_ADDR_HI:
+        return "KVM's, high destination bits in the upper address";
+    case REMAP_FORM_WINDOWS_HIGH:
+        return "Windows', high destination bits in address bits 55:32";
+    case REMAP_FORM_WINDOWS_AMD:
+        return "Windows', AMD-style index of a VT-d entry";
+    case REMAP_FORM_XEN_PIRQ:
+        return "Xen PIRQ";
     case REMAP_FORM_AMDVI:
         return "AMD-Vi remapped";
     }
@@ -28,6 +36,8 @@ const char *remap_fault_name(enum remap_fault fault)
         return "delivery mode that no message carries";
     case REMAP_HIGH_ADDRESS:
         return "address bits past 31 that mean nothing on this machine";
+    case REMAP_XEN_PIRQ:
+        return "Xen PIRQ that nobody here resolves";
     case REMAP_POSTED:
         return "none: noted in a posted-interrupt descriptor";
     case REMAP_VTD_REQUEST_RSVD:

@@ -195,6 +195,14 @@ static int check_iommu(const struct vm_config *c, struct err *e)
         return err_set(e, -EINVAL,
                        "kernel-irqchip=on has an I/O APIC whose entries can't name a remapping table's: say "
                        "kernel-irqchip=split, or intremap=off");
+    if (c->windows_amd_msi && (u->kind != VM_IOMMU_INTEL || !u->intremap))
+        return err_set(e, -EINVAL,
+                       "-machine windows-amd-msi=on is about an Intel unit's table: add -device "
+                       "intel-iommu,intremap=on, or drop it");
+    if (c->windows_msi_high_bits && u->kind != VM_IOMMU_NONE && u->intremap)
+        return err_set(e, -EINVAL,
+                       "-machine windows-msi-high-bits=on is for machines without interrupt remapping: drop it, or "
+                       "say intremap=off");
     if (u->kind == VM_IOMMU_AMD)
         return check_amd_iommu(c, e);
     if (u->kind != VM_IOMMU_INTEL)

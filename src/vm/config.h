@@ -93,6 +93,8 @@ struct vm_config {
     enum vm_apic_destination apic_destination; /* -machine apic-destination= */
     struct vm_iommu iommu;
     bool apicv_off;              /* interrupts are never posted straight into their target's IRR */
+    bool windows_msi_high_bits;  /* messages may have dest[31:8] in address bits 55:32 */
+    bool windows_amd_msi;        /* the I/O APIC may name VT-d's entries as AMD's are named */
     bool x2apic_8bit_ids;        /* x2apic-32bit-ids=off: in xAPIC mode an APIC has 8 bits of ID and shares them */
     bool x2apic_broadcast_quirk; /* FFh in a message is everyone, in x2APIC mode too */
     uint32_t *apic_ids;          /* [apic_ids_n], owned; NULL: from the topology */

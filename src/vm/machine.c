@@ -455,6 +455,9 @@ static int make_basics(struct machine *m, struct err *e)
         rc = ram_init(&m->ram, c->mem_size, e);
     remap_init(&m->remap, ext_dest_id(m));
     m->remap.broadcast_quirk = c->x2apic_broadcast_quirk;
+    m->remap.windows_high = c->windows_msi_high_bits;
+    m->remap.windows_amd = c->windows_amd_msi;
+    m->remap.ioapic = REQUESTER_ID(IOAPIC_REQUESTER);
     return rc;
 }
 

@@ -152,6 +152,41 @@ static void an_io_apic_entry_is_a_handle(void **state)
     vtd_rig_close(&r);
 }
 
+/* Windows on an AMD CPU: the entry has no format bit and its index in the data, as on AMD's units. */
+static void windows_names_entries_as_on_amd(void **state)
+{
+    const requester_id_t ioapic = REQUESTER_ID(0xa0);
+    struct vtd_rig r;
+    vtd_rig_open(&r, vtd_rig_config(true));
+    ir_on(&r, 15, true);
+    irte(&r, 0x523, IRTE(0x55, 299), 0);
+    uint64_t rte = UINT64_C(0xff) << 56 | BIT(15) | 0x523; /* index 523h: vector 23h, mode 5 */
+    assert_int_equal(remap_rte(&r.remap, rte, ioapic, REMAP_LOOKUP).fault, REMAP_VTD_COMPAT_BLOCKED);
+    r.remap.windows_amd = true;
+    r.remap.ioapic = ioapic;
+    struct remap_result q = remap_rte(&r.remap, rte, ioapic, REMAP_DELIVER);
+    assert_int_equal(q.fault, REMAP_OK);
+    assert_int_equal(q.form, REMAP_FORM_WINDOWS_AMD);
+    assert_int_equal(q.irq.dest, 299);
+    assert_int_equal(q.irq.vector, 0x55);
+    assert_int_equal(q.cookie, 0x524);
+    q = remap_rte(&r.remap, (rte & ~UINT64_C(0xff)) | 0x24, ioapic, REMAP_LOOKUP);
+    assert_int_equal(q.fault, REMAP_VTD_NOT_PRESENT);
+    /* a PCI function counts from 0, and its entry is nobody knows where */
+    q = remap_msi(&r.remap, (struct msi_msg){0xfeeff000, 0x523}, REQUESTER_ID(8), REMAP_LOOKUP);
+    assert_int_equal(q.fault, REMAP_VTD_COMPAT_BLOCKED);
+    /* VT-d's own format goes on working */
+    irte(&r, 0x1234, IRTE(0x56, 298), 0);
+    q = remap_rte(&r.remap, UINT64_C(0x1234) << 49 | BIT(48), ioapic, REMAP_DELIVER);
+    assert_int_equal(q.form, REMAP_FORM_VTD);
+    assert_int_equal(q.irq.dest, 298);
+    gcmd(&r, 0, VTD_G_IRE); /* and before remapping is on an entry is plain */
+    q = remap_rte(&r.remap, UINT64_C(3) << 56 | 0x31, ioapic, REMAP_DELIVER);
+    assert_int_equal(q.form, REMAP_FORM_COMPAT);
+    assert_int_equal(q.irq.dest, 3);
+    vtd_rig_close(&r);
+}
+
 static void subhandles_count_up_from_the_handle(void **state)
 {
     struct vtd_rig r;
@@ -681,6 +716,7 @@ int main(void)
         cmocka_unit_test(the_compatibility_format_passes_or_is_blocked),
         cmocka_unit_test(an_entry_says_where_to),
         cmocka_unit_test(an_io_apic_entry_is_a_handle),
+        cmocka_unit_test(windows_names_entries_as_on_amd),
         cmocka_unit_test(subhandles_count_up_from_the_handle),
         cmocka_unit_test(every_fault_is_recorded),
         cmocka_unit_test(reserved_bits_of_entries),
