@@ -16,6 +16,8 @@ for aml in *.aml; do
         fail=1
     fi
     [ "$name" = FACS ] && continue
+    # The second feature register image of type 11h: versions of iasl before 2021 have it for reserved, to be 0.
+    [ "$name" = IVRS ] && sed -i 's/Reserved : 0000000000000100/Reserved : 0000000000000000/' "$name.dsl"
     iasl -p "$name-again" "$name.dsl" >"$name-again.out" 2>&1 || fail=1
     grep -qE '0 Errors, 0 Warnings' "$name-again.out" || { echo "$name: recompilation complains"; cat "$name-again.out"; fail=1; }
 done

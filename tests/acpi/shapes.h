@@ -23,16 +23,29 @@ static uint32_t shape_id(const char *name, uint32_t i)
     return i;
 }
 
+static struct acpi_amdvi shape_amdvi(bool ioapic_only)
+{
+    return (struct acpi_amdvi){.gpa = 0xfed80000,
+                               .intremap = true,
+                               .ioapic_only = ioapic_only,
+                               .dma_translation = !ioapic_only,
+                               .rid = 2,
+                               .capability = 0x40,
+                               .efr = ioapic_only ? 0xcc1 : 0x8c5,
+                               .efr2 = 0x100};
+}
+
 static int shape_init(struct shape *s, const char *name)
 {
     static const struct {
         const char *name;
         uint32_t cpus, nodes;
-    } known[] = {{"one", 1, 1}, {"sparse300", 300, 1}, {"big8192", 8192, 1}, {"numa", 512, 4}};
+    } known[] = {{"one", 1, 1},    {"sparse300", 300, 1}, {"big8192", 8192, 1},
+                 {"numa", 512, 4}, {"amdvi", 300, 1},     {"amdvi-ioapic", 3, 1}};
     unsigned k = 0;
-    while (k < 4 && strcmp(known[k].name, name))
+    while (k < sizeof known / sizeof known[0] && strcmp(known[k].name, name))
         k++;
-    if (k == 4)
+    if (k == sizeof known / sizeof known[0])
         return -1;
     uint32_t n = known[k].cpus;
     s->ids = calloc(n, sizeof *s->ids);
@@ -52,6 +65,7 @@ static int shape_init(struct shape *s, const char *name)
                                 .physical_destination = n > 1,
                                 .ioapic_id = 0,
                                 .ioapic_gpa = 0xfec00000,
+                                .ioapic_rid = 0xa0,
                                 .sci_gsi = 9,
                                 .pm_base = 0x600,
                                 .smi_cmd = 0xb2,
@@ -63,6 +77,8 @@ static int shape_init(struct shape *s, const char *name)
                                 .serial = true,
                                 .pci32 = {0xe0000000, 0x1ec00000},
                                 .pci64 = {UINT64_C(0x800000000), UINT64_C(0x800000000)}};
+    if (!strncmp(name, "amdvi", 5))
+        s->c.amdvi = shape_amdvi(!strcmp(name, "amdvi-ioapic"));
     return 0;
 }
 

@@ -59,7 +59,7 @@ static const uint8_t *find(const struct built *b, const char *sig)
 
 static void every_checksum_is_right(void **state)
 {
-    static const char *const shapes[] = {"one", "sparse300", "big8192", "numa"};
+    static const char *const shapes[] = {"one", "sparse300", "big8192", "numa", "amdvi", "amdvi-ioapic"};
     for (unsigned i = 0; i < ARRAY_SIZE(shapes); i++) {
         struct built b;
         build(&b, shapes[i]);
@@ -176,12 +176,53 @@ static void smbios_counts_past_255(void **state)
     assert_int_equal(last, 127);
 }
 
+/* One unit twice, with the same entries; the I/O APIC among them by its requester id. */
+static void ivrs_block(const uint8_t *p, uint8_t type, bool ioapic_only)
+{
+    unsigned head = type == 0x10 ? 24 : 40;
+    assert_int_equal(p[0], type);
+    assert_int_equal(ld16(p + 2), head + 16);
+    assert_int_equal(ld16(p + 4), 2);
+    assert_int_equal(ld16(p + 6), 0x40);
+    assert_int_equal(ld64(p + 8), 0xfed80000);
+    if (type == 0x10) {
+        assert_int_equal(ld32(p + 20), ioapic_only ? 0xc0000060 : 0x80000061);
+    } else {
+        assert_int_equal(ld32(p + 20), ioapic_only);
+        assert_int_equal(ld64(p + 24), ioapic_only ? 0xcc1 : 0x8c5);
+        assert_int_equal(ld64(p + 32), 0x100);
+    }
+    p += head;
+    assert_int_equal(ld32(p), ioapic_only ? 0xc700a002 : 0x00000001);
+    assert_int_equal(ld32(p + 4), 0);
+    assert_int_equal(ld64(p + 8), UINT64_C(0x0100a000c7000048));
+}
+
+static void ivrs_describes_the_unit(void **state)
+{
+    for (unsigned only = 0; only < 2; only++) {
+        struct built b;
+        build(&b, only ? "amdvi-ioapic" : "amdvi");
+        const uint8_t *t = find(&b, "IVRS");
+        assert_non_null(t);
+        assert_int_equal(ld32(t + 4), 48 + 40 + 56);
+        assert_int_equal(t[36] & 1, 1);
+        ivrs_block(t + 48, 0x10, only);
+        ivrs_block(t + 88, 0x11, only);
+        drop(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_checksum_is_right),           cmocka_unit_test(madt_lists_each_cpu_once),
-        cmocka_unit_test(srat_appears_with_the_second_node), cmocka_unit_test(destination_mode_is_the_asked_one),
-        cmocka_unit_test(too_small_a_buffer_is_refused),     cmocka_unit_test(smbios_counts_past_255),
+        cmocka_unit_test(ivrs_describes_the_unit),
+        cmocka_unit_test(every_checksum_is_right),
+        cmocka_unit_test(madt_lists_each_cpu_once),
+        cmocka_unit_test(srat_appears_with_the_second_node),
+        cmocka_unit_test(destination_mode_is_the_asked_one),
+        cmocka_unit_test(too_small_a_buffer_is_refused),
+        cmocka_unit_test(smbios_counts_past_255),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
