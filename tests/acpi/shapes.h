@@ -79,6 +79,9 @@ static int shape_init(struct shape *s, const char *name)
                                 .pci64 = {UINT64_C(0x800000000), UINT64_C(0x800000000)}};
     if (!strncmp(name, "amdvi", 5))
         s->c.amdvi = shape_amdvi(!strcmp(name, "amdvi-ioapic"));
+    if (!strcmp(name, "sparse300") || !strcmp(name, "numa"))
+        s->c.vtd = (struct acpi_vtd){
+            .gpa = 0xfed90000, .intremap = true, .ioapic_only = !strcmp(name, "numa"), .phys_bits = 46};
     return 0;
 }
 

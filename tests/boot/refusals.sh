@@ -44,6 +44,9 @@ refuse 1 "kernel userland" -kernel userland
 refuse 1 "x2APIC" -kernel zeros -smp 300 -cpu max,x2apic=off
 refuse 1 "broadcast-quirk" -kernel zeros -smp 256 -machine x2apic-broadcast-quirk=on
 refuse 1 "boot CPU" -kernel zeros -cpu max,kvm-msi-ext-dest-id=off -machine apic-ids=300
+refuse 1 "intremap=on,eim=on" -kernel zeros -smp 300 -device intel-iommu,eim=off
+refuse 1 "intremap=on" -kernel zeros -device intel-iommu,intremap=off,eim=on
+refuse 1 "39 or 48" -kernel zeros -device intel-iommu,aw-bits=40
 refuse 1 "twice" -kernel zeros -machine apic-ids=3,3
 refuse 1 "-accel soft" -kernel zeros -accel kvm
 refuse 1 "nowhere" -kernel zeros -serial file:nowhere/log

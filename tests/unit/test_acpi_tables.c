@@ -213,16 +213,41 @@ static void ivrs_describes_the_unit(void **state)
     }
 }
 
+/* VT-d, "DMA Remapping Reporting Structure" and "DMA Remapping Hardware Unit Definition Structure". */
+static void the_vtd_unit_and_its_io_apic(void **state)
+{
+    static const uint8_t scope[] = {3, 8, 0, 0, 0, 0, 0x14, 0}; /* I/O APIC 0 at 00:14.0 */
+    static const struct {
+        const char *shape;
+        uint8_t flags;
+    } cases[] = {{"sparse300", 1}, {"numa", 0}};
+    struct built b;
+    for (unsigned i = 0; i < 2; i++) {
+        build(&b, cases[i].shape);
+        const uint8_t *dmar = find(&b, "DMAR");
+        assert_non_null(dmar);
+        assert_int_equal(ld32(dmar + 4), 48 + 16 + 8);
+        assert_int_equal(dmar[36], 45);
+        assert_int_equal(dmar[37], 1);
+        assert_int_equal(ld16(dmar + 48), 0);
+        assert_int_equal(ld16(dmar + 50), 24);
+        assert_int_equal(dmar[52], cases[i].flags);
+        assert_int_equal(ld64(dmar + 56), 0xfed90000);
+        assert_memory_equal(dmar + 64, scope, sizeof scope);
+        drop(&b);
+    }
+    build(&b, "one");
+    assert_null(find(&b, "DMAR"));
+    drop(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ivrs_describes_the_unit),
-        cmocka_unit_test(every_checksum_is_right),
-        cmocka_unit_test(madt_lists_each_cpu_once),
-        cmocka_unit_test(srat_appears_with_the_second_node),
-        cmocka_unit_test(destination_mode_is_the_asked_one),
-        cmocka_unit_test(too_small_a_buffer_is_refused),
-        cmocka_unit_test(smbios_counts_past_255),
+        cmocka_unit_test(ivrs_describes_the_unit),           cmocka_unit_test(the_vtd_unit_and_its_io_apic),
+        cmocka_unit_test(every_checksum_is_right),           cmocka_unit_test(madt_lists_each_cpu_once),
+        cmocka_unit_test(srat_appears_with_the_second_node), cmocka_unit_test(destination_mode_is_the_asked_one),
+        cmocka_unit_test(too_small_a_buffer_is_refused),     cmocka_unit_test(smbios_counts_past_255),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,28 @@ static void every_option_reaches_the_configuration(void **state)
     done(x);
 }
 
+static void an_iommu_as_in_qemu(void **state)
+{
+    struct cli *x =
+        good("-kernel k -device intel-iommu,intremap=on,eim=on,caching-mode=on,dma-translation=off,aw-bits=39,"
+             "scope=ioapic -machine apic-destination=physical");
+    const struct vm_iommu *u = &x->c.iommu;
+    assert_int_equal(u->kind, VM_IOMMU_INTEL);
+    assert_true(u->intremap && u->caching_mode && !u->dma_translation);
+    assert_int_equal(u->eim, VM_ON);
+    assert_int_equal(u->aw_bits, 39);
+    assert_int_equal(u->scope, VM_SCOPE_IOAPIC);
+    assert_int_equal(x->c.apic_destination, VM_DEST_PHYSICAL);
+    done(x);
+    x = good("-kernel k -device intel-iommu");
+    u = &x->c.iommu;
+    assert_true(u->intremap && u->dma_translation && !u->caching_mode);
+    assert_int_equal(u->eim, VM_AUTO);
+    assert_int_equal(u->aw_bits, 48);
+    assert_int_equal(x->c.apic_destination, VM_DEST_AUTO);
+    done(x);
+}
+
 static void habits_from_qemu_are_understood(void **state)
 {
     static const struct {
@@ -154,6 +176,8 @@ static void mistakes_name_the_nearest_word(void **state)
         {"-serial stdoi", "'stdio'"},
         {"-device isa-debug-exit,iobas=1", "'iobase'"},
         {"-device pc-testdve", "'pc-testdev'"},
+        {"-device intel-iomu", "'intel-iommu'"},
+        {"-device intel-iommu,intermap=on", "'intremap'"},
         {"-name x,debug-thread=on", "'debug-threads'"},
         {"-d irk", "'irq'"},
     };
@@ -203,6 +227,8 @@ static void nonsense_is_refused(void **state)
         "-kernel k -serial unix:/tmp/x,wait=on",
         "-kernel k -display gtk",
         "-kernel k -device pc-testdev,a=b",
+        "-kernel k -device intel-iommu,aw-bits=38",
+        "-kernel k -device intel-iommu -device intel-iommu",
         "-kernel k -device isa-debug-exit,iobase=0x10000",
         "-kernel k -accel kvm:",
         "-kernel k -accel soft:soft:soft:soft:soft",
@@ -292,6 +318,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_users_line_is_understood),
         cmocka_unit_test(every_option_reaches_the_configuration),
+        cmocka_unit_test(an_iommu_as_in_qemu),
         cmocka_unit_test(habits_from_qemu_are_understood),
         cmocka_unit_test(mistakes_name_the_nearest_word),
         cmocka_unit_test(nonsense_is_refused),

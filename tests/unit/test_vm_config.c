@@ -213,6 +213,61 @@ static void only_a_split_irqchip_promises_anything(void **state)
     vm_config_fini(&c);
 }
 
+static void a_remapping_unit_reaches_every_id(void **state)
+{
+    struct vm_config c = config(300);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    assert_true(vm_config_remaps_wide(&c));
+    assert_false(vm_config_physical_destination(&c));
+    accepted(&c);
+    c = config(256);
+    c.iommu = (struct vm_iommu){.kind = VM_IOMMU_INTEL, .intremap = true, .eim = VM_ON, .aw_bits = 39};
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    accepted(&c);
+    c = config(300);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.eim = VM_OFF;
+    refused(&c, "eim=off", "intremap=on,eim=on");
+    c = config(255);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.eim = VM_OFF;
+    accepted(&c);
+    c = config(300); /* a unit that only does DMA is in nobody's way */
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.intremap = false;
+    assert_true(vm_config_physical_destination(&c));
+    accepted(&c);
+    c = config(300);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.intremap = false;
+    c.cpu = "max,kvm-msi-ext-dest-id=off";
+    warned(&c, "255 of 300 CPUs", "intremap=on,eim=on");
+    c = config(3);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.intremap = false;
+    c.iommu.eim = VM_ON;
+    refused(&c, "eim=on", "intremap=on");
+    c = config(3);
+    c.iommu.kind = VM_IOMMU_INTEL;
+    c.iommu.aw_bits = 40;
+    refused(&c, "aw-bits=40", "39 or 48");
+}
+
+static void the_destination_mode_guests_are_asked_for(void **state)
+{
+    struct vm_config c = config(300);
+    assert_true(vm_config_physical_destination(&c));
+    c.apic_destination = VM_DEST_CLUSTER;
+    assert_false(vm_config_physical_destination(&c));
+    vm_config_fini(&c);
+    c = config(255);
+    assert_false(vm_config_physical_destination(&c));
+    c.apic_destination = VM_DEST_PHYSICAL;
+    assert_true(vm_config_physical_destination(&c));
+    vm_config_fini(&c);
+}
+
 static void id_lists_are_checked(void **state)
 {
     struct vm_config c = config(4);
@@ -287,6 +342,8 @@ int main(void)
         cmocka_unit_test(cpus_without_a_route_are_refused),
         cmocka_unit_test(cpus_the_guest_cannot_use_are_announced),
         cmocka_unit_test(only_a_split_irqchip_promises_anything),
+        cmocka_unit_test(a_remapping_unit_reaches_every_id),
+        cmocka_unit_test(the_destination_mode_guests_are_asked_for),
         cmocka_unit_test(id_lists_are_checked),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(too_little_memory_for_linux_says_how_much),
