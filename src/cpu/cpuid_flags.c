@@ -46,7 +46,7 @@ struct flag {
 #define DO_7D  (BIT(4) | BIT(14) | BIT(26) | BIT(27) | BIT(29))
 #define DO_E1C (BIT(0) | BIT(5) | BIT(8))
 #define DO_E1D (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
-#define DO_KVM (PV_CLOCKSOURCE | PV_NOP_IO_DELAY | PV_CLOCKSOURCE2 | PV_STEAL_TIME | PV_UNHALT | PV_TLB_FLUSH |             \
+#define DO_KVM (PV_CLOCKSOURCE | PV_NOP_IO_DELAY | PV_CLOCKSOURCE2 | PV_STEAL_TIME | PV_EOI | PV_UNHALT | PV_TLB_FLUSH |             \
                 PV_SEND_IPI | PV_SCHED_YIELD | PV_EXT_DEST_ID | PV_CLOCKSOURCE_STABLE)
 #define DO_ARCH (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(20) |      \
                  BIT(24) | BIT(26) | BIT(27) | BIT(62))

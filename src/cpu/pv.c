@@ -12,7 +12,8 @@ enum {
     MSR_KVM_SYSTEM_TIME = 0x12,
     MSR_KVM_WALL_CLOCK_NEW = 0x4b564d00,
     MSR_KVM_SYSTEM_TIME_NEW = 0x4b564d01,
-    MSR_KVM_STEAL_TIME = 0x4b564d03
+    MSR_KVM_STEAL_TIME = 0x4b564d03,
+    MSR_KVM_PV_EOI = 0x4b564d04
 };
 
 enum { HC_VAPIC_POLL_IRQ = 1, HC_KICK_CPU = 5, HC_SEND_IPI = 10, HC_SCHED_YIELD = 11 };
@@ -95,6 +96,8 @@ static uint32_t msr_feature(uint32_t msr)
         return PV_CLOCKSOURCE2;
     case MSR_KVM_STEAL_TIME:
         return PV_STEAL_TIME;
+    case MSR_KVM_PV_EOI:
+        return PV_EOI;
     default:
         return 0;
     }
@@ -107,6 +110,8 @@ bool pv_msr_read(struct pv *pv, vcpu_idx_t cpu, uint32_t msr, uint64_t *val)
         return false;
     if (msr == MSR_KVM_STEAL_TIME)
         *val = p->steal_msr;
+    else if (msr == MSR_KVM_PV_EOI)
+        *val = fabric_pv_eoi_get(pv->cfg.fabric, cpu);
     else if (msr == MSR_KVM_SYSTEM_TIME || msr == MSR_KVM_SYSTEM_TIME_NEW)
         *val = p->clock_msr;
     else
@@ -149,6 +154,16 @@ static bool write_steal_msr(struct pv *pv, struct pv_cpu *p, uint64_t now, uint6
     return true;
 }
 
+/* Bit 0 switches it on, bit 1 is reserved, the rest names 4 bytes of RAM. */
+static bool write_eoi_msr(struct pv *pv, vcpu_idx_t cpu, uint64_t val)
+{
+    uint8_t *flag = val & 1 ? ram_hva(pv->cfg.ram, val & ~UINT64_C(3), 4) : NULL;
+    if (val & 2 || (val & 1 && !flag))
+        return false;
+    fabric_pv_eoi_set(pv->cfg.fabric, cpu, val, flag);
+    return true;
+}
+
 bool pv_msr_write(struct pv *pv, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t val)
 {
     struct pv_cpu *p = &pv->cpu[cpu.i];
@@ -156,6 +171,8 @@ bool pv_msr_write(struct pv *pv, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uin
         return false;
     if (msr == MSR_KVM_STEAL_TIME)
         return write_steal_msr(pv, p, now, val);
+    if (msr == MSR_KVM_PV_EOI)
+        return write_eoi_msr(pv, cpu, val);
     if (msr == MSR_KVM_SYSTEM_TIME || msr == MSR_KVM_SYSTEM_TIME_NEW) {
         p->clock_msr = val;
         if (val & 1)

@@ -1,4 +1,4 @@
-/* The KVM paravirtual ABI, in software: MSRs 11h-12h and 4b564d00h-03h, hypercalls, kvmclock, steal time.
+/* The KVM paravirtual ABI, in software: MSRs 11h-12h and 4b564d00h-04h, hypercalls, kvmclock, steal time.
  *
  * Same words as Linux' Documentation/virt/kvm/x86/{msr,hypercalls,cpuid}.rst. One struct pv_cpu a vCPU, inside struct pv.
  */
@@ -25,6 +25,7 @@ enum pv_feature {
     PV_NOP_IO_DELAY = 1u << 1,
     PV_CLOCKSOURCE2 = 1u << 3,
     PV_STEAL_TIME = 1u << 5,
+    PV_EOI = 1u << 6,
     PV_UNHALT = 1u << 7,
     PV_TLB_FLUSH = 1u << 9,
     PV_SEND_IPI = 1u << 11,

@@ -76,6 +76,9 @@ bool fabric_msr_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t m
 /* IA32_TSC_DEADLINE (6E0h), already converted to guest ns (0: disarmed). */
 uint64_t fabric_deadline_get(struct fabric *f, vcpu_idx_t cpu);
 void fabric_deadline_set(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint64_t deadline);
+/* KVM's PV EOI: MSR 4b564d04h as written, and the byte of guest RAM it names (NULL: switched off). */
+void fabric_pv_eoi_set(struct fabric *f, vcpu_idx_t cpu, uint64_t msr, uint8_t *flag);
+uint64_t fabric_pv_eoi_get(const struct fabric *f, vcpu_idx_t cpu);
 /* CR8, i.e. TPR[7:4]. */
 uint8_t fabric_cr8_get(struct fabric *f, vcpu_idx_t cpu);
 void fabric_cr8_set(struct fabric *f, vcpu_idx_t cpu, uint8_t cr8);

@@ -9,8 +9,9 @@ static inline struct lapic *lapic_of(struct fabric *f, vcpu_idx_t cpu)
 }
 
 /* Whether the engine has something to take, could it take it. */
-static bool deliverable(const struct lapic *l)
+static bool deliverable(struct lapic *l)
 {
+    lapic_pv_eoi_sync(l);
     uint32_t ev = atomic_load_explicit(&l->events, memory_order_relaxed);
     return ev & (LAPIC_EV_PUBLIC | LAPIC_EV_INNER) || lapic_pending(l) >= 0 || lapic_extint(l);
 }
@@ -113,6 +114,19 @@ void fabric_deadline_set(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint64_
     lapic_timer_set_deadline(&l->timer, deadline);
     lapic_timer_poll(l, now);
     repoll(f, cpu);
+}
+
+void fabric_pv_eoi_set(struct fabric *f, vcpu_idx_t cpu, uint64_t msr, uint8_t *flag)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    lapic_pv_eoi_sync(l);
+    l->pv_eoi_msr = msr;
+    l->pv_eoi = flag;
+}
+
+uint64_t fabric_pv_eoi_get(const struct fabric *f, vcpu_idx_t cpu)
+{
+    return f->lapic[cpu.i].pv_eoi_msr;
 }
 
 uint8_t fabric_cr8_get(struct fabric *f, vcpu_idx_t cpu)

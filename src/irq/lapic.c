@@ -60,6 +60,13 @@ static void reset_registers(struct lapic *l)
     lapic_timer_reset(&l->timer);
 }
 
+static void reset_pv_eoi(struct lapic *l)
+{
+    l->pv_eoi = NULL;
+    l->pv_eoi_lent = false;
+    l->pv_eoi_msr = 0;
+}
+
 static void set_base(struct lapic *l, uint64_t base)
 {
     l->base = base;
@@ -84,6 +91,7 @@ void lapic_reset(struct lapic *l)
     atomic_store(&l->lint, 0);
     l->xid = (uint8_t)l->id.id;
     l->irq_window = false;
+    reset_pv_eoi(l);
     set_base(l, APIC_BASE_DEFAULT | APIC_BASE_EN | (l->bsp ? APIC_BASE_BSP : 0) |
                     (l->firmware_x2apic ? APIC_BASE_EXTD : 0));
     if (l->bsp)
@@ -93,6 +101,7 @@ void lapic_reset(struct lapic *l)
 void lapic_init_event(struct lapic *l)
 {
     reset_registers(l);
+    reset_pv_eoi(l);
     atomic_fetch_and(&l->events, ~(uint32_t)(LAPIC_EV_ERROR | LAPIC_EV_EXTINT));
 }
 
@@ -261,6 +270,7 @@ static void lint_rose(struct lapic *l, unsigned lint)
 
 void lapic_settle(struct lapic *l)
 {
+    lapic_pv_eoi_sync(l);
     if (likely(!(atomic_load_explicit(&l->events, memory_order_acquire) & LAPIC_EV_INNER)))
         return;
     uint32_t ev = atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_INNER);
@@ -297,13 +307,35 @@ int lapic_pending(const struct lapic *l)
     return (uint32_t)v >> 4 > lapic_ppr(l) >> 4 ? v : -1;
 }
 
+void lapic_pv_eoi_sync(struct lapic *l)
+{
+    if (likely(!l->pv_eoi_lent))
+        return;
+    l->pv_eoi_lent = false;
+    if (!(__atomic_fetch_and(l->pv_eoi, (uint8_t)~1, __ATOMIC_ACQ_REL) & 1))
+        lapic_eoi(l);
+}
+
+/* Lend the guest the bit, if its clearing it would be all that the EOI is: no I/O APIC to tell, nothing that waits to
+ * be delivered next. What comes later takes the bit back first. */
+static void lend_pv_eoi(struct lapic *l, int v)
+{
+    if (highest_atomic(l->irr) >= 0 || atomic_load_explicit(&l->tmr[v >> 6], memory_order_relaxed) & BIT(v & 63))
+        return;
+    __atomic_fetch_or(l->pv_eoi, 1, __ATOMIC_RELEASE);
+    l->pv_eoi_lent = true;
+}
+
 uint8_t lapic_take(struct lapic *l)
 {
+    lapic_pv_eoi_sync(l);
     int v = lapic_pending(l);
     if (v < 0)
         return l->svr & APIC_LVT_VECTOR;
     atomic_fetch_and(&l->irr[v >> 6], ~BIT(v & 63));
     l->isr[v >> 6] |= BIT(v & 63);
+    if (l->pv_eoi)
+        lend_pv_eoi(l, v);
     return (uint8_t)v;
 }
 

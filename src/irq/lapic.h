@@ -64,6 +64,9 @@ struct lapic {
     uint8_t xid;                      /* (v) xAPIC ID */
     uint8_t mode;                     /* (v) enum lapic_mode */
     bool irq_window;                  /* (v) an ExtINT is waiting to be taken */
+    bool pv_eoi_lent;                 /* (v) the guest may end the interrupt in service by clearing *pv_eoi */
+    uint8_t *pv_eoi;                  /* (v) a byte of guest RAM, bit 0 counts; NULL: the guest has not asked */
+    uint64_t pv_eoi_msr;              /* (v) as the guest wrote it */
     struct lapic_timer timer;         /* (v) but for `published` */
 };
 
@@ -118,6 +121,9 @@ void lapic_init_event(struct lapic *l);
 bool lapic_timer_poll(struct lapic *l, uint64_t now);
 /* Turn what other threads left in LAPIC_EV_INNER into interrupts by the LVT. Before lapic_pending() and events. */
 void lapic_settle(struct lapic *l);
+/* See whether the guest has ended the interrupt in service by clearing the bit it was lent, and take the bit back.
+ * Before anything looks at the ISR. Linux, Documentation/virt/kvm/x86/msr.rst, "MSR_KVM_EOI_EN". */
+void lapic_pv_eoi_sync(struct lapic *l);
 /* SDM 3A, "Task and Processor Priorities". */
 uint32_t lapic_ppr(const struct lapic *l);
 /* Highest vector above PPR, or -1. */

@@ -54,7 +54,7 @@ static void test_msi_faults(void **state)
 {
     EXPECT("msi fed00000 31", "fault     01h", "an ordinary memory write");
     EXPECT("msi 100fee00000 31" HOLES, "fault     03h", "address bits past 31", "(100h)");
-    EXPECT("msi fee00000 300", "fault     02h");
+    EXPECT("msi fee00000 341", "fault     02h");
     EXPECT("msi fee00018 0", "bit 4 asks for remapping, but no unit remaps", "-device intel-iommu");
 }
 

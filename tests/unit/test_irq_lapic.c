@@ -595,6 +595,74 @@ static void hot_state_is_small(void **state)
     assert_true(offsetof(struct lapic, tmr) == 64);
 }
 
+/* A handler that ends its interrupt by clearing the bit. */
+static void pv_eoi_saves_the_write(void **state)
+{
+    static const uint32_t two[] = {5, 300};
+    vcpu_idx_t c = VCPU_IDX(1);
+    uint8_t flag = 0;
+    struct rig r;
+    rig_init(&r, two, 2, true);
+    rig_enable(&r);
+    fabric_pv_eoi_set(r.f, c, 0x1001, &flag);
+    assert_int_equal(fabric_pv_eoi_get(r.f, c), 0x1001);
+    fabric_deliver(r.f, rig_fixed(300, 0x55));
+    assert_int_equal(fabric_irq_take(r.f, c), 0x55);
+    assert_int_equal(flag, 1); /* lent */
+    flag = 0;                  /* and used */
+    assert_int_equal(rig_rd(&r, 1, APIC_ISR + 2), 0);
+    assert_int_equal(rig_rd(&r, 1, APIC_PPR), 0);
+    fabric_deliver(r.f, rig_fixed(300, 0x56));
+    assert_int_equal(fabric_irq_take(r.f, c), 0x56);
+    assert_int_equal(flag, 1);
+    fabric_deliver(r.f, rig_fixed(300, 0x52)); /* of the same class: waits for the EOI, which must be seen */
+    assert_int_equal(fabric_irq_pending(r.f, c), -1);
+    assert_int_equal(flag, 0); /* taken back */
+    unsigned kicks = r.kicks[1];
+    rig_wr(&r, 1, APIC_EOI, 0);
+    assert_true(r.kicks[1] > kicks);
+    assert_int_equal(fabric_irq_take(r.f, c), 0x52);
+    flag = 0; /* used, and nobody has looked yet when the next one comes */
+    fabric_deliver(r.f, rig_fixed(300, 0x31));
+    assert_int_equal(fabric_irq_pending(r.f, c), 0x31);
+    fabric_deliver(r.f, rig_fixed(300, 0x21));
+    assert_int_equal(fabric_irq_take(r.f, c), 0x31); /* another waits: not lent */
+    assert_int_equal(flag, 0);
+    rig_wr(&r, 1, APIC_EOI, 0);
+    rig_got(&r, 1, 0x21);
+    rig_fini(&r);
+}
+
+static void pv_eoi_is_not_for_level_interrupts_and_ends_with_init(void **state)
+{
+    static const uint32_t two[] = {5, 300};
+    vcpu_idx_t c = VCPU_IDX(1);
+    uint8_t flag = 0x80, page;
+    struct rig r;
+    rig_init(&r, two, 2, true);
+    rig_enable(&r);
+    fabric_pv_eoi_set(r.f, c, 1, &flag);
+    struct irq level = rig_fixed(300, 0x61);
+    level.level = 1;
+    fabric_deliver(r.f, level);
+    assert_int_equal(fabric_irq_take(r.f, c), 0x61);
+    assert_int_equal(flag, 0x80);
+    fabric_deliver(r.f, rig_fixed(300, 0x71)); /* nested in it */
+    assert_int_equal(fabric_irq_take(r.f, c), 0x71);
+    assert_int_equal(flag, 0x81);
+    flag = 0x80;
+    fabric_cr8_set(r.f, c, 0);
+    assert_int_equal(rig_rd(&r, 1, APIC_ISR + 3), 2); /* 61h alone */
+    fabric_deliver(r.f, rig_fixed(300, 0x72));
+    assert_int_equal(fabric_irq_take(r.f, c), 0x72);
+    assert_int_equal(flag, 0x81);
+    fabric_deliver(r.f, (struct irq){.dest = 300, .mode = IRQ_INIT, .assert_ = 1});
+    fabric_events_take(r.f, c, &page);
+    assert_int_equal(fabric_pv_eoi_get(r.f, c), 0);
+    assert_null(r.f->lapic[1].pv_eoi);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -622,6 +690,8 @@ int main(void)
         cmocka_unit_test(periodic_keeps_its_phase_and_coalesces),
         cmocka_unit_test(tsc_deadline_fires_once_and_disarms),
         cmocka_unit_test(hot_state_is_small),
+        cmocka_unit_test(pv_eoi_saves_the_write),
+        cmocka_unit_test(pv_eoi_is_not_for_level_interrupts_and_ends_with_init),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
