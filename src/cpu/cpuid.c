@@ -162,6 +162,8 @@ static void basic(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint
     case 7:
         if (sub == 0)
             *r = (struct cpuid_regs){.eax = 2, .ebx = m->std7_ebx, .ecx = m->std7_ecx, .edx = m->std7_edx};
+        else if (sub == 1)
+            r->eax = m->std7_1_eax;
         else if (sub == 2)
             r->edx = m->std7_2_edx;
         break;
@@ -255,8 +257,8 @@ static void xen_leaf(const struct cpuid_model *m, uint32_t base, uint32_t n, str
  * come last. */
 static void hypervisor(const struct cpuid_model *m, uint32_t leaf, struct cpuid_regs *r)
 {
-    static void (*const leaf_fn[])(const struct cpuid_model *, uint32_t, uint32_t, struct cpuid_regs *) = {
-        hv_leaf, xen_leaf, kvm_leaf};
+    static void (*const leaf_fn[])(const struct cpuid_model *, uint32_t, uint32_t,
+                                   struct cpuid_regs *) = {hv_leaf, xen_leaf, kvm_leaf};
     const bool present[] = {m->hv_stack || m->hv_recommend, m->xen_features != 0, m->kvm_features != 0};
     uint32_t base = LEAF_VIRT;
     for (unsigned i = 0; i < ARRAY_SIZE(leaf_fn); i++) {

@@ -19,6 +19,7 @@ struct cpuid_model {
     uint32_t max_apic_id;
     uint32_t std1_ecx, std1_edx;      /* leaf 1 */
     uint32_t std7_ebx, std7_ecx, std7_edx;
+    uint32_t std7_1_eax;              /* leaf 7 subleaf 1: fast short string operations */
     uint32_t std7_2_edx;              /* leaf 7, subleaf 2 */
     uint32_t ext1_ecx, ext1_edx;      /* leaf 80000001h */
     uint32_t std6_eax;                /* leaf 6: ARAT */

@@ -16,6 +16,7 @@ enum word {
     W_7B,
     W_7C,
     W_7D,
+    W_71A,
     W_72D,
     W_E1C,
     W_E1D,
@@ -52,7 +53,8 @@ struct flag {
                  BIT(24) | BIT(26) | BIT(27) | BIT(62))
 
 static const uint64_t implemented[W_COUNT] = {
-    [W_1C] = DO_1C, [W_1D] = DO_1D, [W_7B] = DO_7B, [W_7C] = DO_7C, [W_7D] = DO_7D, [W_72D] = BIT(4) | BIT(5),
+    [W_1C] = DO_1C, [W_1D] = DO_1D, [W_7B] = DO_7B, [W_7C] = DO_7C, [W_7D] = DO_7D, [W_71A] = BIT(10) | BIT(11) | BIT(12),
+    [W_72D] = BIT(4) | BIT(5),
     [W_E1C] = DO_E1C, [W_E1D] = DO_E1D,
     [W_6A] = BIT(2), [W_E7D] = BIT(8), [W_KVM] = DO_KVM,
     [W_HVR] = HV_RECOMMEND_RELAXED, [W_HVS] = HV_STACK_EXT_DEST_ID, [W_XEN] = XEN_FEATURE_EXT_DEST_ID, [W_ARCH] = DO_ARCH,
@@ -102,6 +104,7 @@ static const struct flag flags[] = {
     {"syscall", W_E1D, 11}, {"nx", W_E1D, 20}, {"xd", W_E1D, 20}, {"mmxext", W_E1D, 22}, {"fxsr-opt", W_E1D, 25},
     {"ffxsr", W_E1D, 25}, {"pdpe1gb", W_E1D, 26}, {"rdtscp", W_E1D, 27}, {"lm", W_E1D, 29}, {"i64", W_E1D, 29},
     {"3dnowext", W_E1D, 30}, {"3dnow", W_E1D, 31},
+    {"fzrm", W_71A, 10}, {"fsrs", W_71A, 11}, {"fsrc", W_71A, 12},
     {"arat", W_6A, 2}, {"invtsc", W_E7D, 8},
     {"kvmclock", W_KVM, 3}, {"kvm-nopiodelay", W_KVM, 1}, {"kvm-mmu", W_KVM, 2}, {"kvm-asyncpf", W_KVM, 4},
     {"kvm-steal-time", W_KVM, 5}, {"kvm-pv-eoi", W_KVM, 6}, {"kvm-pv-unhalt", W_KVM, 7}, {"kvm-pv-tlb-flush", W_KVM, 9},
@@ -148,6 +151,7 @@ static void words_to_model(const uint64_t w[W_COUNT], struct cpuid_model *m)
     m->std7_ebx = (uint32_t)w[W_7B];
     m->std7_ecx = (uint32_t)w[W_7C];
     m->std7_edx = (uint32_t)w[W_7D];
+    m->std7_1_eax = (uint32_t)w[W_71A];
     m->std7_2_edx = (uint32_t)w[W_72D];
     m->ext1_ecx = (uint32_t)w[W_E1C];
     m->ext1_edx = (uint32_t)w[W_E1D];
@@ -324,9 +328,9 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
 
 static const char *const word_names[W_COUNT] = {
     [W_1C] = "1 ECX",         [W_1D] = "1 EDX",         [W_7B] = "7 EBX",         [W_7C] = "7 ECX",
-    [W_7D] = "7 EDX",         [W_72D] = "7.2 EDX",      [W_6A] = "6 EAX",         [W_E1C] = "80000001 ECX",
-    [W_HVR] = "40000004 EAX", [W_HVS] = "40000082 EAX", [W_XEN] = "4000xx04 EAX", [W_E1D] = "80000001 EDX",
-    [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
+    [W_7D] = "7 EDX",         [W_71A] = "7.1 EAX",      [W_72D] = "7.2 EDX",      [W_6A] = "6 EAX",
+    [W_E1C] = "80000001 ECX", [W_HVR] = "40000004 EAX", [W_HVS] = "40000082 EAX", [W_XEN] = "4000xx04 EAX",
+    [W_E1D] = "80000001 EDX", [W_E7D] = "80000007 EDX", [W_KVM] = "40000001 EAX", [W_ARCH] = "MSR 10A",
 };
 
 void cpuid_print_flags(void (*line)(void *opaque, const char *text), void *opaque)
