@@ -47,6 +47,10 @@ refuse 1 "boot CPU" -kernel zeros -cpu max,kvm-msi-ext-dest-id=off -machine apic
 refuse 1 "intremap=on,eim=on" -kernel zeros -smp 300 -device intel-iommu,eim=off
 refuse 1 "intremap=on" -kernel zeros -device intel-iommu,intremap=off,eim=on
 refuse 1 "39 or 48" -kernel zeros -device intel-iommu,aw-bits=40
+refuse 1 "xtsup=on" -kernel zeros -smp 300 -device amd-iommu,xtsup=off
+refuse 1 "intremap=on" -kernel zeros -device amd-iommu,xtsup=on,intremap=off
+refuse 2 "drop one" -kernel zeros -device amd-iommu -device intel-iommu
+refuse 2 "'xtsup'" -kernel zeros -device amd-iommu,xtsub=on
 refuse 1 "twice" -kernel zeros -machine apic-ids=3,3
 refuse 1 "-accel soft" -kernel zeros -accel kvm
 refuse 1 "nowhere" -kernel zeros -serial file:nowhere/log
