@@ -115,6 +115,13 @@ static inline void soft_rig_long(struct soft_rig *r, unsigned pl)
                   EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE, CODE64, pl);
 }
 
+/* The next number of a sequence that `seed` starts. */
+static inline uint32_t soft_rig_random(uint64_t *seed)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (uint32_t)(*seed >> 32);
+}
+
 static inline void expect_fault(const struct soft_vcpu *v, unsigned vector, uint32_t error)
 {
     assert_int_equal(v->fault.kind, FAULT_EXCEPTION);
