@@ -143,7 +143,7 @@ static void rsdp_build(uint8_t rsdp[ACPI_RSDP_LEN], gpa_t xsdt)
 
 /* ---- UIDs ---- */
 
-void acpi_uids(const struct acpi_config *c, uint32_t *uid)
+static void acpi_uids(const struct acpi_config *c, uint32_t *uid)
 {
     uint32_t next = 0;
     for (unsigned wide = 0; wide < 2; wide++)

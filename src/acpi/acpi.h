@@ -72,7 +72,5 @@ uint64_t acpi_size(const struct acpi_config *c);
  * `rsdp`. Any thread. -ENOSPC if `cap` is too small; *used gets the bytes written. */
 int acpi_build(const struct acpi_config *c, gpa_t base, uint8_t *buf, uint64_t cap, uint8_t rsdp[ACPI_RSDP_LEN],
                uint64_t *used, struct err *e);
-/* ACPI UIDs of all vCPUs, by vCPU index. Any thread. */
-void acpi_uids(const struct acpi_config *c, uint32_t *uid);
 
 #endif

@@ -343,14 +343,6 @@ uint8_t pic_ack(void *pic)
     return vector;
 }
 
-bool pic_intr(struct pic *p)
-{
-    pthread_mutex_lock(&p->lock);
-    bool v = p->intr;
-    pthread_mutex_unlock(&p->lock);
-    return v;
-}
-
 /* ---- lifecycle ---- */
 
 static void reset_locked(struct pic *p)

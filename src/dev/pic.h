@@ -46,6 +46,5 @@ void pic_set_irq(void *pic, unsigned irq, bool level);
 /* An INTA cycle: the vector of the highest request, which is then in service; a spurious one (input 7) if it went away.
  * The signature is that of fabric_config.extint_ack. */
 uint8_t pic_ack(void *pic);
-bool pic_intr(struct pic *p);
 
 #endif

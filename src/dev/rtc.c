@@ -323,14 +323,6 @@ bool rtc_nmi_masked(struct rtc *r)
     return v;
 }
 
-void rtc_cmos_set(struct rtc *r, unsigned i, uint8_t val)
-{
-    pthread_mutex_lock(&r->lock);
-    if (i > REG_D && i < sizeof r->cmos)
-        r->cmos[i] = val;
-    pthread_mutex_unlock(&r->lock);
-}
-
 /* ---- lifecycle ---- */
 
 /* Sizes as a PC BIOS leaves them, and the checksum over 10h-2Dh. */

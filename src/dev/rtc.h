@@ -48,7 +48,5 @@ void rtc_reset(struct rtc *r);
 
 /* ---- any thread ---- */
 bool rtc_nmi_masked(struct rtc *r);
-/* A CMOS byte as firmware would leave it; i: 0Eh-7Fh, others are ignored. */
-void rtc_cmos_set(struct rtc *r, unsigned i, uint8_t val);
 
 #endif

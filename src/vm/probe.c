@@ -63,11 +63,6 @@ struct bus *probe_mmio(struct probe *p)
     return &p->m->mmio;
 }
 
-struct ram *probe_ram(struct probe *p)
-{
-    return &p->m->ram;
-}
-
 requester_id_t probe_ioapic_rid(const struct probe *p)
 {
     return REQUESTER_ID(0xa0);

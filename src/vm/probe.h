@@ -10,7 +10,6 @@
 
 struct bus;
 struct fabric;
-struct ram;
 struct probe;
 
 /* ---- lifecycle ---- */
@@ -22,7 +21,6 @@ void probe_destroy(struct probe *p);
 const struct remap *probe_remap(const struct probe *p);
 struct fabric *probe_fabric(const struct probe *p);
 struct bus *probe_mmio(struct probe *p);
-struct ram *probe_ram(struct probe *p);
 requester_id_t probe_ioapic_rid(const struct probe *p);
 uint32_t probe_cpus(const struct probe *p);
 /* What CPUID offers. */

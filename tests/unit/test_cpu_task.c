@@ -1,10 +1,18 @@
 /* Task switches by JMP, CALL, gate and IRET. */
 #include "cpu_rig.h"
 
+#include "cpu/soft/far.h"
+
 #define JMP_TSS2  "\xea\x00\x00\x00\x00\x50\x00"
 #define CALL_TSS2 "\x9a\x00\x00\x00\x00\x50\x00"
 
 enum { NEW_EIP = 0x6500, NEW_ESP = 0xb000 };
+
+static bool jmp_to_tss2(struct rig *r)
+{
+    struct task_args a = {.sel = S_TSS2, .why = TASK_JMP, .next_rip = RIG_CODE + 7, .flags = flags_get(r->v)};
+    return task_switch_to(r->v, &a);
+}
 
 static void tss32(struct rig *r, uint32_t at, uint16_t cs, uint16_t ss, uint16_t data)
 {
@@ -132,7 +140,7 @@ static void bad_segments_fault_in_the_new_task(void **state)
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         setup(r, 0);
         tss32(r, RIG_TSS2, cases[i].cs, cases[i].ss, cases[i].data);
-        assert_false(task_switch(r->v, S_TSS2, TASK_JMP, RIG_CODE + 7, false, 0));
+        assert_false(jmp_to_tss2(r));
         assert_fault(r, cases[i].vec, cases[i].err);
         assert_int_equal(r->v->st.seg[SEG_TR].sel, S_TSS2);
         assert_int_equal(r->v->st.rip, NEW_EIP);
@@ -152,7 +160,7 @@ static void ldt_of_the_new_task_is_checked(void **state)
     assert_int_equal(r->v->st.seg[SEG_DS].base, 0x1000);
     setup(r, 0);
     st16(rig_at(r, RIG_TSS2 + 0x60), K_DATA);
-    assert_false(task_switch(r->v, S_TSS2, TASK_JMP, RIG_CODE + 7, false, 0));
+    assert_false(jmp_to_tss2(r));
     assert_fault(r, VEC_TS, K_DATA);
 }
 

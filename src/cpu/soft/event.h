@@ -29,10 +29,6 @@ bool seg_load(struct soft_vcpu *v, unsigned seg, uint16_t sel);
 /* Raw descriptor of `sel` from GDT or LDT; error #GP(sel & ~3) or, with `vec`, another vector. */
 bool desc_read(struct soft_vcpu *v, uint16_t sel, unsigned vec, uint64_t *lo, gva_t *at);
 void seg_from_desc(struct cpu_segment *s, uint16_t sel, uint64_t desc);
-enum task_source { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
-/* SDM 3A, "Task Switching". `has_error` pushes an error code on the new stack. */
-bool task_switch(struct soft_vcpu *v, uint16_t tss_sel, enum task_source why, uint64_t next_rip, bool has_error,
-                 uint32_t error);
 /* Push/pop on the current stack with its size and checks; `size` 2, 4 or 8. RSP moves only on success. */
 bool stack_push(struct soft_vcpu *v, unsigned size, uint64_t val);
 bool stack_pop(struct soft_vcpu *v, unsigned size, uint64_t *val);

@@ -192,16 +192,19 @@ bool stack_from_ist(struct soft_vcpu *v, unsigned ist, uint64_t *rsp);
 
 /* ---- task.c ---- */
 
+enum task_source { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
+
 struct task_args {
     uint16_t sel; /* of the TSS */
     enum task_source why;
     uint64_t next_rip; /* what the old task resumes at */
     uint64_t flags;    /* its EFLAGS image */
-    bool has_error;
+    bool has_error;    /* push `error` on the new stack */
     uint32_t error;
     bool committed; /* out: a fault is the new task's */
 };
 
+/* SDM 3A, "Task Switching". False: v->fault, the old task's or, if `committed`, the new one's. */
 bool task_switch_to(struct soft_vcpu *v, struct task_args *a);
 /* For executors: st.rip after a fault of the new task is not the instruction's, so such a fault is delivered here. */
 enum exec_result task_transfer(struct soft_vcpu *v, struct task_args *a);

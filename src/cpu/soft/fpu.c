@@ -89,15 +89,10 @@ void fpu_set_top(struct soft_vcpu *v, unsigned top)
     fx->fsw = (uint16_t)((fx->fsw & ~FSW_TOP) | top << FSW_TOP_SHIFT);
 }
 
-void fpu_mmx_host(struct soft_vcpu *v)
+void fpu_mmx_begin(struct soft_vcpu *v)
 {
     fpu_to_mem(v);
     v->x87 = X87_SCRATCH;
-}
-
-void fpu_mmx_begin(struct soft_vcpu *v)
-{
-    fpu_mmx_host(v);
     if (v->st.fx.fsw & FSW_TOP)
         fpu_set_top(v, 0);
     v->st.fx.ftw_abridged = 0xff;

@@ -68,7 +68,5 @@ static inline bool fpu_pending(const struct soft_vcpu *v)
 void fpu_set_top(struct soft_vcpu *v, unsigned top);
 /* What every MMX instruction does: TOP = 0, all tags valid; st.fx is then the only copy and mm(i) is st[i]. */
 void fpu_mmx_begin(struct soft_vcpu *v);
-/* As fpu_mmx_begin() for the host alone: a stub is about to use MMX registers, the guest's tags stay. */
-void fpu_mmx_host(struct soft_vcpu *v);
 
 #endif

@@ -266,13 +266,6 @@ bool task_switch_to(struct soft_vcpu *v, struct task_args *a)
     return true;
 }
 
-bool task_switch(struct soft_vcpu *v, uint16_t tss_sel, enum task_source why, uint64_t next_rip, bool has_error,
-                 uint32_t error)
-{
-    struct task_args a = {tss_sel, why, next_rip, flags_get(v), has_error, error, false};
-    return task_switch_to(v, &a);
-}
-
 enum exec_result task_transfer(struct soft_vcpu *v, struct task_args *a)
 {
     if (task_switch_to(v, a))
