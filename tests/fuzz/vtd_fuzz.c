@@ -27,7 +27,7 @@ static void stale(void *opaque, uint32_t first, uint32_t last)
     ((struct box *)opaque)->stale++;
 }
 
-static void check_result(const struct box *b, struct remap_result q)
+static void check_result(const struct box *b, struct remap_result q, requester_id_t from)
 {
     uint64_t ir = atomic_load(&b->v->ir);
     ensure(ir & VTD_IR_ON || q.form != REMAP_FORM_VTD);
@@ -37,7 +37,7 @@ static void check_result(const struct box *b, struct remap_result q)
     ensure(!q.irq.level || q.irq.mode <= IRQ_LOWEST);
     if (q.form == REMAP_FORM_VTD && !(ir & VTD_IRTA_EIME))
         ensure(q.irq.dest <= 0xff && q.irq.dest8);
-    if (q.form == REMAP_FORM_COMPAT && ir & VTD_IR_ON)
+    if (q.form == REMAP_FORM_COMPAT && ir & VTD_IR_ON && vtd_serves(b->v, from))
         ensure(ir & VTD_IR_CFI && !(ir & VTD_IRTA_EIME));
 }
 
@@ -50,7 +50,7 @@ static void message(struct box *b, struct script *s)
     struct remap_result look = remap_msi(&b->remap, m, from, REMAP_LOOKUP);
     ensure(!memcmp(f, b->v->frcd, sizeof f) && first == ((uint64_t)b->v->fsts << 32 | b->v->fault_next));
     struct remap_result q = remap_msi(&b->remap, m, from, REMAP_DELIVER);
-    check_result(b, q);
+    check_result(b, q, from);
     ensure(q.cookie == look.cookie && q.form == look.form);
     if (look.fault == REMAP_POSTED)
         ensure(q.fault == REMAP_POSTED || q.fault == REMAP_OK);
