@@ -231,11 +231,14 @@ int opt_trace(struct options *o, const char *arg, struct err *e)
         fputs("-d CATEGORY[,CATEGORY...]; lines go to standard error or -D FILE:\n", o->out);
         for (unsigned i = 0; i < ARRAY_SIZE(categories); i++)
             help_item(o->out, categories[i].name, categories[i].help);
+        help_item(o->out, "json", "with irq: a Chrome trace for ui.perfetto.dev, to -D FILE");
         return OPTION_DONE;
     }
     keyval_init(&k, "-d", arg);
     while ((rc = keyval_next(&k, e)) > 0)
-        if ((rc = add_category(&o->cfg->trace_mask, k.key, e)))
+        if (!strcmp(k.key, "json"))
+            o->cfg->trace_json = true;
+        else if ((rc = add_category(&o->cfg->trace_mask, k.key, e)))
             return rc;
     return rc;
 }

@@ -69,7 +69,7 @@ static const struct option_def defs[] = {
     {"no-shutdown", NULL, opt_no_shutdown, "stay when the guest powers off"},
 
     {"Looking inside", NULL, NULL, NULL},
-    {"d", "LIST", opt_trace, "trace categories, as irq,cpu; -d help lists them"},
+    {"d", "LIST", opt_trace, "trace categories, as irq,cpu; irq,json is a trace for ui.perfetto.dev; -d help"},
     {"D", "FILE", opt_trace_file, "trace to FILE instead of standard error"},
     {"h", NULL, opt_help, "this text (also -help)"},
     {"help", NULL, opt_help, NULL},
@@ -164,6 +164,10 @@ static int finish(struct options *o, struct err *e)
     }
     if (c->nographic && !o->serials)
         return opt_serial(o, "stdio", e);
+    if (c->trace_json && !c->trace_file)
+        return err_set(e, -EINVAL, "-d json: a JSON trace goes to a file: give -D FILE");
+    if (c->trace_json && !c->trace_mask)
+        return err_set(e, -EINVAL, "-d json: say what is to be traced too, as -d irq,json");
     if (!c->kernel)
         return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (-h lists the options)");
     return 0;

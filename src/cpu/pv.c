@@ -185,7 +185,7 @@ bool pv_msr_write(struct pv *pv, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uin
 }
 
 /* KVM_HC_SEND_IPI: bit n of the 128-bit map (64-bit without mode64) is APIC ID min + n. */
-static uint64_t send_ipi(struct pv *pv, const uint64_t a[4], bool mode64)
+static uint64_t send_ipi(struct pv *pv, vcpu_idx_t cpu, const uint64_t a[4], bool mode64)
 {
     uint64_t icr = a[3];
     unsigned mode = bits(icr, 10, 8), width = mode64 ? 64 : 32;
@@ -198,7 +198,7 @@ static uint64_t send_ipi(struct pv *pv, const uint64_t a[4], bool mode64)
             if (id > UINT32_MAX - 1)
                 return HC_EINVAL;
             struct irq irq = {.dest = (uint32_t)id, .vector = (uint8_t)icr, .mode = (uint8_t)mode, .assert_ = 1};
-            sent += fabric_deliver(pv->cfg.fabric, irq) > 0;
+            sent += fabric_deliver_from(pv->cfg.fabric, cpu, irq) > 0;
         }
     return sent;
 }
@@ -248,7 +248,7 @@ bool pv_hypercall(struct pv *pv, vcpu_idx_t cpu, uint64_t nr, const uint64_t arg
         return false;
     }
     if (nr == HC_SEND_IPI)
-        *ret = send_ipi(pv, a, mode64);
+        *ret = send_ipi(pv, cpu, a, mode64);
     else if (nr == HC_KICK_CPU)
         *ret = kick_cpu(pv, a[1]);
     else

@@ -1,5 +1,6 @@
 /* The event log and the interrupt that says so. 48882, "Event Logging" and "IOMMU Interrupt Support". */
 #include "irq/amdvi_priv.h"
+#include "irq/way.h"
 
 /* ---- the interrupt ---- */
 
@@ -13,11 +14,18 @@ static struct irq xt_irq(uint64_t r)
                         .assert_ = 1};
 }
 
+static void send_xt(struct amdvi *a)
+{
+    struct irq irq = xt_irq(a->xt_int[0]);
+    irq.way = way_from_unit(a->cfg.trace, "AMD-Vi event");
+    way_end(a->cfg.trace, irq.way, a->cfg.port.deliver(a->cfg.port.opaque, irq));
+}
+
 /* The unit does not remap itself, so neither way can fault into the log again. */
 static void send(struct amdvi *a)
 {
     if (a->cfg.xt && atomic_load_explicit(&a->control, memory_order_relaxed) & CTL_INTCAPXT_EN)
-        a->cfg.port.deliver(a->cfg.port.opaque, xt_irq(a->xt_int[0]));
+        send_xt(a);
     else if (a->msi_enabled)
         remap_deliver_msi(a->cfg.remap, a->cfg.port, a->msi, a->cfg.requester);
 }

@@ -1,4 +1,5 @@
 #include "irq/fabric_priv.h"
+#include "irq/way.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -89,6 +90,8 @@ static int allocate(struct fabric *f, const struct fabric_config *c, struct err 
     f->lapic = aligned_alloc(64, c->vcpus * sizeof *f->lapic);
     f->words = calloc(c->vcpus, sizeof *f->words);
     f->index = malloc((f->max_id + 1) * sizeof *f->index);
+    if (trace_wants(c->trace, TRACE_IRQ) && c->trace->json)
+        f->flows = calloc(c->vcpus * 4, sizeof *f->flows);
     if (!ids || !f->lapic || !f->words || !f->index)
         return err_set(e, -ENOMEM, "no memory for %u local APICs", c->vcpus);
     memcpy(ids, c->ids, c->vcpus * sizeof *ids);
@@ -117,6 +120,7 @@ int fabric_create(const struct fabric_config *c, struct fabric **out, struct err
         lapic_init(&f->lapic[i], c->ids[i], i == 0, c->x2apic, c->firmware_x2apic);
         f->lapic[i].id8 = c->id8;
     }
+    way_tracks(c->trace, c->ids, c->vcpus);
     fabric_reset(f);
     *out = f;
     return 0;
@@ -130,6 +134,7 @@ void fabric_destroy(struct fabric *f)
     free((void *)f->cfg.ids);
     free(f->lapic);
     free((void *)f->words);
+    free((void *)f->flows);
     free(f->index);
     pthread_mutex_destroy(&f->map_lock);
     inhibit_fini(&f->inhibit);
@@ -139,6 +144,7 @@ void fabric_destroy(struct fabric *f)
 void fabric_reset(struct fabric *f)
 {
     for (uint32_t i = 0; i < f->cfg.vcpus; i++) {
+        way_forgotten(f->cfg.trace, VCPU_IDX(i), f->lapic[i].isr);
         lapic_reset(&f->lapic[i]);
         atomic_store(&f->words[i], dest_word_of(&f->lapic[i]));
     }
@@ -182,8 +188,26 @@ void fabric_kick(struct fabric *f, vcpu_idx_t cpu)
     f->cfg.kick(f->cfg.kick_opaque, cpu);
 }
 
+/* A pending vector has an arrow in a JSON trace from whoever made it pending to where it is taken. Marked before the
+ * vector shows, so that whoever takes it finds the mark. */
+static __attribute__((noinline, cold)) int offer_traced(struct fabric *f, uint32_t idx, struct irq irq)
+{
+    const struct trace *t = f->cfg.trace;
+    uint64_t ns = trace_now(t);
+    bool flow = irq.mode <= IRQ_LOWEST && f->flows && fabric_flow_mark(f, idx, irq.vector);
+    enum lapic_taken taken = lapic_accept(&f->lapic[idx], irq);
+    if (flow && taken != LAPIC_TAKEN)
+        fabric_flow_unmark(f, idx, irq.vector);
+    way_target(t, irq, VCPU_IDX(idx), f->cfg.ids[idx], taken, flow && taken == LAPIC_TAKEN, ns);
+    if (taken == LAPIC_TAKEN)
+        f->cfg.kick(f->cfg.kick_opaque, VCPU_IDX(idx));
+    return taken != LAPIC_REFUSED;
+}
+
 int fabric_offer(struct fabric *f, uint32_t idx, struct irq irq)
 {
+    if (unlikely(irq.way))
+        return offer_traced(f, idx, irq);
     enum lapic_taken taken = lapic_accept(&f->lapic[idx], irq);
     if (taken == LAPIC_TAKEN)
         f->cfg.kick(f->cfg.kick_opaque, VCPU_IDX(idx));
@@ -265,22 +289,6 @@ static __attribute__((noinline)) int deliver_set(struct fabric *f, const struct 
     return deliver_walk(f, (struct target_walk){.f = f, .set = &set, .irq = irq});
 }
 
-static __attribute__((noinline, cold)) void trace_irq(const struct fabric *f, struct irq irq, int taken)
-{
-    static const char *const mode[8] = {"fixed", "lowest", "smi", "remrd", "nmi", "init", "sipi", "extint"};
-    static const char *const to[4] = {"dest", "self", "all", "others"};
-    trace(f->cfg.trace, TRACE_IRQ, "irq: %s %s %xh %s vector %02xh %s -> %d", to[irq.shorthand & 3],
-          irq.logical ? "logical" : "physical", irq.dest, mode[irq.mode & 7], irq.vector, irq.level ? "level" : "edge",
-          taken);
-}
-
-static inline int traced(const struct fabric *f, struct irq irq, int taken)
-{
-    if (unlikely(f->cfg.trace && f->cfg.trace->mask & TRACE_IRQ))
-        trace_irq(f, irq, taken);
-    return taken;
-}
-
 /* The accelerated path: into the IRR of the APIC that was built with this ID. False: that APIC is off, or has
  * level-triggered vectors to sort out, or the vector is no vector; the slow path knows. */
 static inline bool fabric_post(struct fabric *f, struct irq irq)
@@ -304,28 +312,61 @@ static inline bool may_post(const struct fabric *f, struct irq irq)
     return !inhibit_word(&f->inhibit) && irq.mode == IRQ_FIXED && !irq.level && dest_is_single(irq);
 }
 
-int fabric_deliver(struct fabric *f, struct irq irq)
+static int deliver_mapped(struct fabric *f, struct irq irq)
 {
-    if (likely(may_post(f, irq)) && likely(fabric_post(f, irq)))
-        return traced(f, irq, 1);
     const struct dest_map *m = atomic_load_explicit(&f->map, memory_order_acquire);
     if (unlikely(!m || !dest_is_single(irq)))
-        return traced(f, irq, deliver_set(f, m, irq));
+        return deliver_set(f, m, irq);
     uint32_t i = dest_map_physical(m, irq.dest);
     if (unlikely(i == DEST_SEVERAL))
-        return traced(f, irq, deliver_set(f, m, irq));
-    return traced(f, irq, i == DEST_NOBODY ? 0 : fabric_offer(f, i, irq));
+        return deliver_set(f, m, irq);
+    return i == DEST_NOBODY ? 0 : fabric_offer(f, i, irq);
+}
+
+/* One way for all interrupts, through lapic_accept(): what is posted otherwise is taken the same. */
+static __attribute__((noinline, cold)) int deliver_traced(struct fabric *f, struct irq irq)
+{
+    trace_span_t own = irq.way ? 0 : way_begin(f->cfg.trace);
+    irq.way |= own;
+    way_irq(f->cfg.trace, irq, may_post(f, irq));
+    int taken = deliver_mapped(f, irq);
+    way_end(f->cfg.trace, own, taken);
+    return taken;
+}
+
+int fabric_deliver(struct fabric *f, struct irq irq)
+{
+    if (trace_wants(f->cfg.trace, TRACE_IRQ))
+        return deliver_traced(f, irq);
+    if (likely(may_post(f, irq)) && likely(fabric_post(f, irq)))
+        return 1;
+    return deliver_mapped(f, irq);
+}
+
+int fabric_deliver_from(struct fabric *f, vcpu_idx_t from, struct irq irq)
+{
+    irq.way = way_from_cpu(f->cfg.trace, from, f->cfg.ids[from.i], "hypercall");
+    int taken = fabric_deliver(f, irq);
+    way_end(f->cfg.trace, irq.way, taken);
+    return taken;
+}
+
+static int send_shorthand(struct fabric *f, uint32_t self, struct irq irq)
+{
+    static const struct dest_set everyone = {.scan = true};
+    if (irq.way)
+        way_irq(f->cfg.trace, irq, false);
+    if (irq.shorthand == IRQ_SELF)
+        return fabric_offer(f, self, irq);
+    return deliver_walk(f, (struct target_walk){.f = f, .set = &everyone, .irq = irq, .self = self});
 }
 
 int fabric_send(struct fabric *f, uint32_t self, struct irq irq)
 {
-    static const struct dest_set everyone = {.scan = true};
-    if (irq.shorthand == IRQ_DEST)
-        return fabric_deliver(f, irq);
-    if (irq.shorthand == IRQ_SELF)
-        return traced(f, irq, fabric_offer(f, self, irq));
-    struct target_walk w = {.f = f, .set = &everyone, .irq = irq, .self = self};
-    return traced(f, irq, deliver_walk(f, w));
+    irq.way = way_from_cpu(f->cfg.trace, VCPU_IDX(self), f->cfg.ids[self], "ICR");
+    int taken = irq.shorthand == IRQ_DEST ? fabric_deliver(f, irq) : send_shorthand(f, self, irq);
+    way_end(f->cfg.trace, irq.way, taken);
+    return taken;
 }
 
 void fabric_lint(struct fabric *f, vcpu_idx_t cpu, unsigned lint, bool level)

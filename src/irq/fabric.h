@@ -47,6 +47,8 @@ void fabric_reset(struct fabric *f); /* power-on reset of every APIC; no vCPU ru
 /* Deliver a resolved interrupt (shorthand must be IRQ_DEST). Returns how many APICs took it, 0 if nobody. O(targets).
  */
 int fabric_deliver(struct fabric *f, struct irq irq);
+/* The same on behalf of a vCPU (a hypercall): the trace says so. */
+int fabric_deliver_from(struct fabric *f, vcpu_idx_t from, struct irq irq);
 /* Level of LINT0 (0) or LINT1 (1) of one APIC: the PIC's INTR output and NMI. */
 void fabric_lint(struct fabric *f, vcpu_idx_t cpu, unsigned lint, bool level);
 /* Why interrupts are not posted straight now: bits of enum inhibit_reason, 0 if they are. */

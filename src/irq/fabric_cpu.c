@@ -1,6 +1,7 @@
 /* What a vCPU's own thread does with its local APIC: register accesses and their effects, acknowledging, events, the
  * timer. */
 #include "irq/fabric_priv.h"
+#include "irq/way.h"
 #include "x86/cpu.h"
 
 static inline struct lapic *lapic_of(struct fabric *f, vcpu_idx_t cpu)
@@ -71,6 +72,8 @@ uint32_t fabric_mmio_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32
 void fabric_mmio_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t off, uint32_t val)
 {
     struct lapic *l = lapic_of(f, cpu);
+    if (l->mode == LAPIC_XAPIC && off == APIC_EOI << 4 && trace_wants(f->cfg.trace, TRACE_IRQ))
+        way_eoi(f->cfg.trace, cpu, l);
     if (l->mode == LAPIC_XAPIC)
         apply(f, cpu, lapic_write(l, now, off, val));
 }
@@ -95,6 +98,8 @@ bool fabric_msr_read(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t ms
 bool fabric_msr_write(struct fabric *f, vcpu_idx_t cpu, uint64_t now, uint32_t msr, uint64_t val)
 {
     struct lapic_effect fx;
+    if (msr == MSR_X2APIC_FIRST + APIC_EOI && trace_wants(f->cfg.trace, TRACE_IRQ))
+        way_eoi(f->cfg.trace, cpu, lapic_of(f, cpu));
     bool ok = lapic_msr_write(lapic_of(f, cpu), now, msr, val, &fx);
     apply(f, cpu, fx);
     return ok;
@@ -161,11 +166,20 @@ int fabric_irq_pending(struct fabric *f, vcpu_idx_t cpu)
     return extint ? FABRIC_IRQ_EXTINT : lapic_pending(l);
 }
 
+static __attribute__((noinline, cold)) int take_traced(struct fabric *f, vcpu_idx_t cpu)
+{
+    struct lapic *l = lapic_of(f, cpu);
+    int pending = lapic_pending(l), vector = lapic_take(l);
+    bool flow = vector == pending && f->flows && fabric_flow_unmark(f, cpu.i, (uint8_t)vector);
+    way_take(f->cfg.trace, cpu, l->id, vector, vector == pending, flow);
+    return vector;
+}
+
 int fabric_irq_take(struct fabric *f, vcpu_idx_t cpu)
 {
     struct lapic *l = lapic_of(f, cpu);
     if (likely(!lapic_extint(l)))
-        return lapic_take(l);
+        return trace_wants(f->cfg.trace, TRACE_IRQ) ? take_traced(f, cpu) : lapic_take(l);
     irq_window(f, l, false);
     atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_EXTINT);
     return f->cfg.extint_ack ? f->cfg.extint_ack(f->cfg.extint_opaque) : (int)(l->svr & APIC_LVT_VECTOR);
@@ -178,6 +192,8 @@ unsigned fabric_events_take(struct fabric *f, vcpu_idx_t cpu, uint8_t *sipi)
     uint32_t ev = atomic_fetch_and(&l->events, ~(uint32_t)LAPIC_EV_PUBLIC);
     if (ev & LAPIC_EV_SIPI)
         *sipi = (uint8_t)(ev >> 8);
+    if (trace_wants(f->cfg.trace, TRACE_IRQ) && ev & LAPIC_EV_PUBLIC)
+        way_events(f->cfg.trace, cpu, l, ev, *sipi);
     if (ev & LAPIC_EV_INIT) {
         lapic_init_event(l);
         fabric_word_changed(f, cpu.i);

@@ -21,6 +21,8 @@ struct fabric {
     void (*eoi)(void *opaque, uint8_t vector); /* (c) */
     void *eoi_opaque;                          /* (c) */
 
+    _Atomic uint64_t *flows; /* (a) [4 * cfg.vcpus] vectors pending whose arrow is drawn; NULL: no JSON trace */
+
     pthread_mutex_t map_lock;        /* one rebuild at a time */
     _Atomic uint64_t map_wanted;     /* (a) changes of words so far */
     uint64_t map_built;              /* (l) changes the published map has seen */
@@ -30,6 +32,17 @@ struct fabric {
 
 /* Offer `irq` to one APIC and kick its vCPU if it is news. 1 if taken, else 0. Any thread. */
 int fabric_offer(struct fabric *f, uint32_t idx, struct irq irq);
+/* Mark a vector as having an arrow; false if it has one. Take the mark away; true if it was there. Any thread. */
+static inline bool fabric_flow_mark(struct fabric *f, uint32_t idx, uint8_t vector)
+{
+    return !(atomic_fetch_or(&f->flows[idx * 4 + vector / 64], BIT(vector % 64)) >> vector % 64 & 1);
+}
+
+static inline bool fabric_flow_unmark(struct fabric *f, uint32_t idx, uint8_t vector)
+{
+    return atomic_fetch_and(&f->flows[idx * 4 + vector / 64], ~BIT(vector % 64)) >> vector % 64 & 1;
+}
+
 /* An IPI of `self` with any shorthand. */
 int fabric_send(struct fabric *f, uint32_t self, struct irq irq);
 /* Publish a new map if the APIC's word has changed. Owner of `idx`, inside the epoch. */

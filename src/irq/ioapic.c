@@ -1,5 +1,7 @@
 #include "irq/ioapic.h"
 
+#include "irq/way.h"
+
 #include "base/bits.h"
 #include "x86/apic.h"
 
@@ -37,9 +39,10 @@ static bool rte_is_level(uint64_t rte)
 static bool send(struct ioapic *io, unsigned pin)
 {
     struct remap_result res = remap_rte(io->cfg.remap, io->rte[pin], io->cfg.requester, REMAP_DELIVER);
+    res.irq.way = way_from_pin(io->cfg.trace, pin, io->rte[pin]);
+    way_route(io->cfg.trace, res.irq.way, remap_rte_msg(io->rte[pin]), &res);
     int taken = res.fault == REMAP_OK ? io->cfg.port.deliver(io->cfg.port.opaque, res.irq) : 0;
-    trace(io->cfg.trace, TRACE_IRQ, "ioapic: pin %u entry %016llxh -> %d (fault %d)", pin,
-          (unsigned long long)io->rte[pin], taken, res.fault);
+    way_end(io->cfg.trace, res.irq.way, taken);
     return taken > 0;
 }
 

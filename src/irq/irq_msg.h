@@ -45,7 +45,7 @@ struct irq {
     uint8_t assert_;   /* 0 only for the INIT level de-assert */
     uint8_t shorthand; /* enum irq_shorthand; only IPIs have one */
     uint8_t dest8;     /* enum irq_dest8 */
-    uint8_t reserved;
+    uint8_t way;       /* the trace span that its way is written to (way.h); 0: none */
 };
 
 /* Who takes a resolved interrupt: the software fabric or an engine that has APICs of its own. Set once while the

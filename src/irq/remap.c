@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "irq/amdvi.h"
 #include "irq/vtd.h"
+#include "irq/way.h"
 #include "x86/apic.h"
 
 #define MSI_BASE       UINT64_C(0xfee)
@@ -171,5 +172,9 @@ struct remap_result remap_rte(const struct remap *r, uint64_t rte, requester_id_
 int remap_deliver_msi(const struct remap *r, struct irq_port port, struct msi_msg msg, requester_id_t from)
 {
     struct remap_result res = remap_msi(r, msg, from, REMAP_DELIVER);
-    return res.fault == REMAP_OK ? port.deliver(port.opaque, res.irq) : res.fault == REMAP_POSTED;
+    res.irq.way = way_from_device(r->trace, from, msg);
+    way_route(r->trace, res.irq.way, msg, &res);
+    int taken = res.fault == REMAP_OK ? port.deliver(port.opaque, res.irq) : res.fault == REMAP_POSTED;
+    way_end(r->trace, res.irq.way, taken);
+    return taken;
 }

@@ -20,6 +20,7 @@
 #ifndef HEC_IRQ_REMAP_H
 #define HEC_IRQ_REMAP_H
 
+#include "base/trace.h"
 #include "irq/irq_msg.h"
 
 enum remap_form {
@@ -92,14 +93,15 @@ struct vtd;
 struct amdvi;
 
 struct remap {
-    bool ext_dest_id;       /* (c) the machine promised 15-bit destination IDs */
-    bool broadcast_quirk;   /* (c) FFh is everyone, in x2APIC mode too */
-    bool windows_high;      /* (c) REMAP_FORM_WINDOWS_HIGH is offered */
-    bool windows_amd;       /* (c) REMAP_FORM_WINDOWS_AMD is, to `ioapic` */
-    requester_id_t ioapic;  /* (c) */
-    struct remap_pirq pirq; /* (c) `resolve` NULL: REMAP_FORM_XEN_PIRQ is a fault */
-    struct vtd *vtd;        /* (c) set once at wiring; borrowed; NULL: none */
-    struct amdvi *amdvi;    /* (c) likewise; a machine has one unit at most */
+    bool ext_dest_id;          /* (c) the machine promised 15-bit destination IDs */
+    bool broadcast_quirk;      /* (c) FFh is everyone, in x2APIC mode too */
+    bool windows_high;         /* (c) REMAP_FORM_WINDOWS_HIGH is offered */
+    bool windows_amd;          /* (c) REMAP_FORM_WINDOWS_AMD is, to `ioapic` */
+    requester_id_t ioapic;     /* (c) */
+    struct remap_pirq pirq;    /* (c) `resolve` NULL: REMAP_FORM_XEN_PIRQ is a fault */
+    const struct trace *trace; /* (c) borrowed, may be NULL */
+    struct vtd *vtd;           /* (c) set once at wiring; borrowed; NULL: none */
+    struct amdvi *amdvi;       /* (c) likewise; a machine has one unit at most */
 };
 
 struct remap_result {

@@ -1,6 +1,7 @@
 /* Fault records, and the two interrupts of the unit's own. VT-d, "Non-Recoverable Fault Reporting" and "Fault Event
  * Interrupts". */
 #include "irq/vtd_priv.h"
+#include "irq/way.h"
 
 #define RECORD_F    BIT(63) /* upper quad */
 #define RECORD_READ BIT(62)
@@ -12,11 +13,12 @@ enum { EVENT_CTL, EVENT_DATA, EVENT_ADDR, EVENT_UADDR };
 
 static void send(struct vtd *v, const struct vtd_event *ev)
 {
-    struct remap_result res =
-        remap_unit_msi((struct msi_msg){.addr = (uint64_t)ev->uaddr << 32 | ev->addr, .data = ev->data});
+    struct msi_msg msg = {.addr = (uint64_t)ev->uaddr << 32 | ev->addr, .data = ev->data};
+    struct remap_result res = remap_unit_msi(msg);
+    res.irq.way = way_from_unit(v->cfg.trace, ev == &v->fault ? "VT-d fault event" : "VT-d invalidation event");
+    way_route(v->cfg.trace, res.irq.way, msg, &res);
     int taken = res.fault == REMAP_OK ? v->cfg.port.deliver(v->cfg.port.opaque, res.irq) : 0;
-    trace(v->cfg.trace, TRACE_IRQ, "vtd: %s event %08x%08xh data %xh -> %d", ev == &v->fault ? "fault" : "invalidation",
-          ev->uaddr, ev->addr, ev->data, taken);
+    way_end(v->cfg.trace, res.irq.way, taken);
 }
 
 void vtd_event_raise(struct vtd *v, struct vtd_event *ev)

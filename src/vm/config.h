@@ -113,6 +113,7 @@ struct vm_config {
     bool irq_test;
 
     uint32_t trace_mask;    /* enum trace_cat */
+    bool trace_json;        /* as a Chrome/Perfetto trace, to trace_file */
     const char *trace_file; /* NULL: standard error */
 
     /* Called about ten times a second on the thread that called vm_run(); NULL: not wanted. With `s` NULL before vm/

@@ -421,17 +421,6 @@ static int make_cpus(struct machine *m, struct err *e)
 
 /* ---- lifecycle ---- */
 
-static int open_trace(struct machine *m, struct err *e)
-{
-    m->trace = (struct trace){.mask = m->cfg->trace_mask, .out = stderr};
-    if (!m->cfg->trace_file)
-        return 0;
-    m->trace.out = fopen(m->cfg->trace_file, "w");
-    if (m->trace.out)
-        return 0;
-    return err_set(e, -errno, "cannot write the trace to %s: %s", m->cfg->trace_file, strerror(errno));
-}
-
 static int make_basics(struct machine *m, struct err *e)
 {
     const struct vm_config *c = m->cfg;
@@ -448,12 +437,13 @@ static int make_basics(struct machine *m, struct err *e)
     if (timerq_init(&m->timers, DEVICE_TIMERS) || !m->ids || m->event_fd < 0)
         return err_set(e, -ENOMEM, "out of memory for the machine");
     vm_config_ids(c, m->ids);
-    int rc = open_trace(m, e);
+    int rc = trace_open(&m->trace, c->trace_mask, c->trace_file, c->trace_json, e);
     if (!rc)
         rc = vm_config_cpuid(c, &m->cpuid, e);
     if (!rc)
         rc = ram_init(&m->ram, c->mem_size, e);
     remap_init(&m->remap, ext_dest_id(m));
+    m->remap.trace = &m->trace;
     m->remap.broadcast_quirk = c->x2apic_broadcast_quirk;
     m->remap.windows_high = c->windows_msi_high_bits;
     m->remap.windows_amd = c->windows_amd_msi;
@@ -500,8 +490,7 @@ void machine_destroy(struct machine *m)
     ram_fini(&m->ram);
     timerq_fini(&m->timers);
     epoch_fini(&m->epoch);
-    if (m->trace.out && m->trace.out != stderr)
-        fclose(m->trace.out);
+    trace_close(&m->trace);
     if (m->event_fd >= 0)
         close(m->event_fd);
     free(m->ids);

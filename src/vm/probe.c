@@ -24,6 +24,7 @@ int probe_create(const struct vm_config *c, struct probe **out, struct err *e)
     p->cfg = *c;
     p->cfg.serial[0] = (struct vm_serial){.kind = VM_SERIAL_NULL};
     p->cfg.trace_mask = 0;
+    p->cfg.trace_json = false;
     p->cfg.trace_file = NULL;
     p->cfg.mem_size = PROBE_MEM;
     p->cfg.workers = 1;
