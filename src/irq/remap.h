@@ -1,21 +1,22 @@
 /* The one translator: from what a device wrote, or an I/O APIC entry holds, to an interrupt without any format in it.
  *
- * Formats it knows, told apart by what the machine offers and by the message's own bits:
- *   REMAP_FORM_COMPAT   dest[7:0] in address bits 19:12. SDM 3A, "Message Address Register Format"
- *   REMAP_FORM_EXT_DEST the same with dest[14:8] in address bits 11:5, bit 4 clear: the KVM, Hyper-V and Xen leaves'
- *                       promise
- *   REMAP_FORM_VTD      bit 4 set and VT-d's remapping on: address and data name a table entry (vtd.h)
- *   REMAP_FORM_ADDR_HI  dest[31:8] in address bits 63:40, bits 39:32 clear: how KVM's users hand it 32-bit IDs
- *                       (Linux, Documentation/virt/kvm/api.rst, "KVM_SET_GSI_ROUTING"). Only if the caller says so by
- *                       REMAP_ADDR_HI: it is remapped already, and passes by every table
- *   REMAP_FORM_WINDOWS_HIGH  dest[31:8] in address bits 55:32: Windows without a remapping unit; 8 bits lower than the
- *                       former. Only where the machine offers it
- *   REMAP_FORM_WINDOWS_AMD  Windows on an AMD CPU with an Intel unit: the I/O APIC's entry names VT-d's by its data
- * bits, as on AMD's units. Only where the machine offers it REMAP_FORM_XEN_PIRQ vector 0: the destination bits number
- * an event of Xen's. Only if somebody resolves those REMAP_FORM_UNIT     what a remapping unit itself sends: dest[31:8]
- * in address bits 63:40; passes by every table A format that names a table entry (VT-d, AMD-Vi) or hides bits elsewhere
- * (address bits past 31, vector 0) has its own number below as it is built, and its own step in remap_msi(); callers
- * never see the difference.
+ * Formats it knows, told apart by what the machine offers and by the message's own bits (REMAP_FORM_...):
+ *
+ * - COMPAT: dest[7:0] in address bits 19:12. SDM 3A, "Message Address Register Format".
+ * - EXT_DEST: the same with dest[14:8] in address bits 11:5, bit 4 clear: the KVM, Hyper-V and Xen leaves' promise.
+ * - VTD: bit 4 set and VT-d's remapping on: address and data name a table entry (vtd.h).
+ * - AMDVI: AMD-Vi's remapping on for the sender: data bits name an entry of its table (amdvi.h).
+ * - ADDR_HI: dest[31:8] in address bits 63:40, bits 39:32 clear: how KVM's users hand it 32-bit IDs (Linux,
+ *   Documentation/virt/kvm/api.rst, "KVM_SET_GSI_ROUTING"). Only if the caller says so by the flag REMAP_ADDR_HI: it is
+ *   remapped already, and passes by every table.
+ * - WINDOWS_HIGH: dest[31:8] in address bits 55:32: Windows without a remapping unit; 8 bits lower than the former.
+ *   Only where the machine offers it.
+ * - WINDOWS_AMD: Windows on an AMD CPU with an Intel unit: the I/O APIC's entry names VT-d's by its data bits, as on
+ *   AMD's units. Only where the machine offers it.
+ * - XEN_PIRQ: vector 0: the destination bits number an event of Xen's. Only if somebody resolves those.
+ * - UNIT: what a remapping unit itself sends: dest[31:8] in address bits 63:40; passes by every table.
+ *
+ * Each has its own step in remap_msi(); callers never see the difference.
  */
 #ifndef HEC_IRQ_REMAP_H
 #define HEC_IRQ_REMAP_H
