@@ -1,7 +1,7 @@
 /* The CPU model: what CPUID answers, and the -cpu flags that change it.
  *
- * The model is built once and then constant; a leaf that depends on the vCPU (APIC ID, x2APIC ID, OSXSAVE) takes it as an
- * argument. Choices and their reasons: docs of cpuid.c.
+ * The model is built once and then constant; a leaf that depends on the vCPU (APIC ID, x2APIC ID, OSXSAVE) takes it as
+ * an argument. Choices and their reasons: docs of cpuid.c.
  */
 #ifndef HEC_CPU_CPUID_H
 #define HEC_CPU_CPUID_H
@@ -17,22 +17,22 @@ struct cpuid_model {
     struct cpu_topology topo;
     uint32_t vcpus;
     uint32_t max_apic_id;
-    uint32_t std1_ecx, std1_edx;      /* leaf 1 */
+    uint32_t std1_ecx, std1_edx; /* leaf 1 */
     uint32_t std7_ebx, std7_ecx, std7_edx;
-    uint32_t std7_1_eax;              /* leaf 7 subleaf 1: fast short string operations */
-    uint32_t std7_2_edx;              /* leaf 7, subleaf 2 */
-    uint32_t ext1_ecx, ext1_edx;      /* leaf 80000001h */
-    uint32_t std6_eax;                /* leaf 6: ARAT */
-    uint32_t ext7_edx;                /* leaf 80000007h: invariant TSC */
-    uint32_t signature;               /* leaf 1 EAX: family, model, stepping */
-    uint32_t kvm_features;            /* leaf KVM base + 1 EAX; 0: no KVM leaves */
-    uint32_t hv_stack;                /* leaf 40000082h EAX, Hyper-V's virtualisation stack */
-    uint32_t hv_recommend;            /* leaf 40000004h EAX; both 0: no Hyper-V leaves */
-    uint32_t xen_features;            /* leaf Xen base + 4 EAX; 0: no Xen leaves */
-    uint32_t ext_dest_asked;          /* enum cpuid_ext_dest: switched on by name */
-    bool hypervisor;                  /* leaf 1 ECX[31] and the 4000000xh leaves */
-    uint8_t phys_bits;                /* MAXPHYADDR */
-    uint64_t arch_capabilities;       /* MSR 10Ah */
+    uint32_t std7_1_eax;         /* leaf 7 subleaf 1: fast short string operations */
+    uint32_t std7_2_edx;         /* leaf 7, subleaf 2 */
+    uint32_t ext1_ecx, ext1_edx; /* leaf 80000001h */
+    uint32_t std6_eax;           /* leaf 6: ARAT */
+    uint32_t ext7_edx;           /* leaf 80000007h: invariant TSC */
+    uint32_t signature;          /* leaf 1 EAX: family, model, stepping */
+    uint32_t kvm_features;       /* leaf KVM base + 1 EAX; 0: no KVM leaves */
+    uint32_t hv_stack;           /* leaf 40000082h EAX, Hyper-V's virtualisation stack */
+    uint32_t hv_recommend;       /* leaf 40000004h EAX; both 0: no Hyper-V leaves */
+    uint32_t xen_features;       /* leaf Xen base + 4 EAX; 0: no Xen leaves */
+    uint32_t ext_dest_asked;     /* enum cpuid_ext_dest: switched on by name */
+    bool hypervisor;             /* leaf 1 ECX[31] and the 4000000xh leaves */
+    uint8_t phys_bits;           /* MAXPHYADDR */
+    uint64_t arch_capabilities;  /* MSR 10Ah */
     char vendor[13];
     char brand[49];
 };

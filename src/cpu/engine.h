@@ -1,7 +1,7 @@
 /* The seam between whoever runs vCPUs (vm/runner) and whatever executes them (the built-in engine, later KVM).
  *
- * Protocol: vcpu_run() executes one vCPU on the calling worker thread until its budget is used, it has nothing to do, or
- * somebody asked for its attention. A vCPU is run by one thread at a time; any thread may kick() it.
+ * Protocol: vcpu_run() executes one vCPU on the calling worker thread until its budget is used, it has nothing to do,
+ * or somebody asked for its attention. A vCPU is run by one thread at a time; any thread may kick() it.
  */
 #ifndef HEC_CPU_ENGINE_H
 #define HEC_CPU_ENGINE_H
@@ -36,9 +36,9 @@ struct cpu_run {
     uint64_t budget; /* instructions; the engine may overrun by one block */
     unsigned worker; /* 0 .. workers-1: which worker thread this is */
     /* out */
-    uint64_t used;   /* instructions executed */
+    uint64_t used; /* instructions executed */
     enum cpu_exit_kind exit;
-    uint64_t until;  /* CPU_EXIT_TPAUSE: guest ns */
+    uint64_t until; /* CPU_EXIT_TPAUSE: guest ns */
     bool has_yield_to;
     vcpu_idx_t yield_to;
     const char *err;
@@ -53,16 +53,16 @@ enum cpu_attn {
 
 struct engine_config {
     uint32_t vcpus;
-    const apic_id_t *ids;            /* [vcpus], copied */
-    unsigned workers;                /* threads that will call vcpu_run() */
-    struct ram *ram;                 /* all borrowed for the engine's life */
+    const apic_id_t *ids; /* [vcpus], copied */
+    unsigned workers;     /* threads that will call vcpu_run() */
+    struct ram *ram;      /* all borrowed for the engine's life */
     struct bus *mmio, *ports;
     struct fabric *fabric;
     const struct cpuid_model *cpuid;
     struct pv *pv;
     struct guest_clock *clock;
     const struct trace *trace;
-    bool deterministic;              /* seeded RDRAND, no host time */
+    bool deterministic; /* seeded RDRAND, no host time */
     uint64_t seed;
 };
 

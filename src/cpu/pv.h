@@ -1,6 +1,7 @@
 /* The KVM paravirtual ABI, in software: MSRs 11h-12h and 4b564d00h-04h, hypercalls, kvmclock, steal time.
  *
- * Same words as Linux' Documentation/virt/kvm/x86/{msr,hypercalls,cpuid}.rst. One struct pv_cpu a vCPU, inside struct pv.
+ * Same words as Linux' Documentation/virt/kvm/x86/{msr,hypercalls,cpuid}.rst. One struct pv_cpu a vCPU, inside struct
+ * pv.
  */
 #ifndef HEC_CPU_PV_H
 #define HEC_CPU_PV_H
@@ -13,10 +14,10 @@ struct pv;
 
 struct pv_config {
     uint32_t vcpus;
-    uint32_t features;         /* KVM_FEATURE_* bits offered in leaf 40000001h; 0: no PV at all */
-    struct ram *ram;           /* borrowed */
-    struct fabric *fabric;     /* borrowed */
-    uint64_t wall_at_zero;     /* ns since 1970 at guest time 0 */
+    uint32_t features;     /* KVM_FEATURE_* bits offered in leaf 40000001h; 0: no PV at all */
+    struct ram *ram;       /* borrowed */
+    struct fabric *fabric; /* borrowed */
+    uint64_t wall_at_zero; /* ns since 1970 at guest time 0 */
 };
 
 /* KVM_FEATURE_* bits this implements (leaf 40000001h EAX). */

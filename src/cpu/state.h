@@ -10,7 +10,7 @@ enum cpu_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R1
 /* Segment attributes as bits 40..55 of a descriptor (SDM 3A, "Segment Descriptors"), with bit 16 = unusable (a null
  * selector was loaded; VMX's meaning). */
 enum seg_attr {
-    SEGA_TYPE = 0xf,      /* bit 0 accessed, 1 writable/readable, 2 expand-down/conforming, 3 code */
+    SEGA_TYPE = 0xf, /* bit 0 accessed, 1 writable/readable, 2 expand-down/conforming, 3 code */
     SEGA_ACCESSED = 1u << 0,
     SEGA_RW = 1u << 1,
     SEGA_DC = 1u << 2,
@@ -63,14 +63,14 @@ struct cpu_state {
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pat, tsc_aux, misc_enable, spec_ctrl, feat_ctl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_phys[16];
-    uint64_t tsc_offset;  /* guest TSC = guest ns + tsc_offset (the TSC runs at 1 GHz) */
-    uint64_t tsc_adjust;  /* IA32_TSC_ADJUST */
+    uint64_t tsc_offset; /* guest TSC = guest ns + tsc_offset (the TSC runs at 1 GHz) */
+    uint64_t tsc_adjust; /* IA32_TSC_ADJUST */
     uint64_t mcg_status, umwait_control;
     uint64_t xcr0;
-    uint8_t activity;     /* enum cpu_activity */
-    uint8_t nmi_blocked;  /* between an NMI and its IRET */
-    uint8_t int_shadow;   /* 1 STI, 2 MOV SS just ran: no interrupts (2: no debug traps either) before one more
-                             instruction */
+    uint8_t activity;    /* enum cpu_activity */
+    uint8_t nmi_blocked; /* between an NMI and its IRET */
+    uint8_t int_shadow;  /* 1 STI, 2 MOV SS just ran: no interrupts (2: no debug traps either) before one more
+                            instruction */
     uint8_t bsp;
     struct cpu_fx fx;
 };

@@ -51,19 +51,19 @@ struct insn {
                          operation defaults to 64 (push, pop, near branches, ...) */
     uint8_t addrsize; /* 2, 4, 8 */
     struct opnd dst, src, src2; /* dst also first source; src2: third operand (imul3, shld count, enter level) */
-    uint8_t seg;      /* segment of the memory operand: the default (DS, or SS for rBP/rSP bases) or the override; in
-                         64-bit mode only FS and GS overrides count */
+    uint8_t seg;         /* segment of the memory operand: the default (DS, or SS for rBP/rSP bases) or the override; in
+                            64-bit mode only FS and GS overrides count */
     uint8_t base, index; /* 0..15, INSN_NO_REG, INSN_RIP (base only: disp is from the next instruction) */
-    uint8_t scale;    /* shift 0..3 */
-    uint8_t map;      /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
-    uint8_t prefix;   /* mandatory-prefix column: 0 none, 1 66, 2 F3, 3 F2 (F2/F3 beat 66; of both, the last) */
-    uint8_t opcode;   /* last opcode byte */
-    uint8_t modrm;    /* if INSN_MODRM */
-    uint8_t reg, rm;  /* ModRM.reg and ModRM.rm with REX.R / REX.B */
-    int64_t disp;     /* displacement, sign-extended; moffs: the whole address */
-    uint64_t imm;     /* immediate or relative displacement, sign-extended to 64 bits as the operation wants it; far
-                         pointer: offset */
-    uint16_t imm2;    /* far pointer: selector; enter: nesting level */
+    uint8_t scale;       /* shift 0..3 */
+    uint8_t map;         /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
+    uint8_t prefix;      /* mandatory-prefix column: 0 none, 1 66, 2 F3, 3 F2 (F2/F3 beat 66; of both, the last) */
+    uint8_t opcode;      /* last opcode byte */
+    uint8_t modrm;       /* if INSN_MODRM */
+    uint8_t reg, rm;     /* ModRM.reg and ModRM.rm with REX.R / REX.B */
+    int64_t disp;        /* displacement, sign-extended; moffs: the whole address */
+    uint64_t imm;        /* immediate or relative displacement, sign-extended to 64 bits as the operation wants it; far
+                            pointer: offset */
+    uint16_t imm2;       /* far pointer: selector; enter: nesting level */
 };
 
 /* Operands, operation by operation, where the names alone don't tell.

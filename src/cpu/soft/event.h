@@ -7,8 +7,24 @@
 #include "cpu/soft/soft.h"
 
 enum vector {
-    VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8,
-    VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MF = 16, VEC_AC = 17, VEC_MC = 18, VEC_XM = 19
+    VEC_DE = 0,
+    VEC_DB = 1,
+    VEC_NMI = 2,
+    VEC_BP = 3,
+    VEC_OF = 4,
+    VEC_BR = 5,
+    VEC_UD = 6,
+    VEC_NM = 7,
+    VEC_DF = 8,
+    VEC_TS = 10,
+    VEC_NP = 11,
+    VEC_SS = 12,
+    VEC_GP = 13,
+    VEC_PF = 14,
+    VEC_MF = 16,
+    VEC_AC = 17,
+    VEC_MC = 18,
+    VEC_XM = 19
 };
 
 /* Deliver v->fault through the IDT (or IVT), with double- and triple-fault promotion ("Interrupt 8 - Double Fault
@@ -16,9 +32,9 @@ enum vector {
 bool event_deliver_fault(struct soft_vcpu *v);
 /* Deliver an external interrupt or NMI. False: shutdown. */
 bool event_deliver_interrupt(struct soft_vcpu *v, uint8_t vector);
-/* At an instruction boundary: take what is due, in the SDM's order ("Priority Among Concurrent Events"): INIT, SIPI, NMI,
- * APIC timer, interrupt if IF = 1 and no shadow. Ends HLT and TPAUSE where the event does. Returns false when the vCPU
- * must not go on executing (shutdown, halted, waiting for a SIPI): v->st.activity says why. */
+/* At an instruction boundary: take what is due, in the SDM's order ("Priority Among Concurrent Events"): INIT, SIPI,
+ * NMI, APIC timer, interrupt if IF = 1 and no shadow. Ends HLT and TPAUSE where the event does. Returns false when the
+ * vCPU must not go on executing (shutdown, halted, waiting for a SIPI): v->st.activity says why. */
 bool event_service(struct soft_vcpu *v);
 /* #DB after an instruction that ran with TF set (single step), or a data breakpoint: sets DR6 and v->fault. */
 void event_raise_db(struct soft_vcpu *v, uint64_t dr6);

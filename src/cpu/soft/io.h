@@ -4,8 +4,8 @@
 
 #include "cpu/soft/soft.h"
 
-/* CPL against IOPL, and the TSS's I/O permission bitmap (SDM 1, "I/O Permission Bit Map"), for an access of `size` (1, 2
- * or 4) bytes. False: v->fault is #GP(0), or a fault of reading the TSS. */
+/* CPL against IOPL, and the TSS's I/O permission bitmap (SDM 1, "I/O Permission Bit Map"), for an access of `size` (1,
+ * 2 or 4) bytes. False: v->fault is #GP(0), or a fault of reading the TSS. */
 bool io_allowed(struct soft_vcpu *v, unsigned port, unsigned size);
 /* The access itself. The device sees the guest time of the instruction. */
 uint32_t io_read(struct soft_vcpu *v, unsigned port, unsigned size);

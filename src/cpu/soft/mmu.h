@@ -1,8 +1,9 @@
 /* Guest memory as an instruction sees it. SDM 3A, "Paging" and "Protected-Mode Memory Management".
  *
- * Three levels, from the fast one down: the TLB probes (inline), accesses by linear address (lin_*), accesses by segment
- * and offset (seg_*, with limit, type and canonical checks). All return false with v->fault set on a fault; a store that
- * faults has changed nothing. Accesses may cross pages and hit MMIO or the local APIC page. Owning vCPU's thread only.
+ * Three levels, from the fast one down: the TLB probes (inline), accesses by linear address (lin_*), accesses by
+ * segment and offset (seg_*, with limit, type and canonical checks). All return false with v->fault set on a fault; a
+ * store that faults has changed nothing. Accesses may cross pages and hit MMIO or the local APIC page. Owning vCPU's
+ * thread only.
  */
 #ifndef HEC_CPU_SOFT_MMU_H
 #define HEC_CPU_SOFT_MMU_H
@@ -92,9 +93,10 @@ bool lin_load_slow(struct soft_vcpu *v, gva_t gva, unsigned size, uint64_t *val)
 bool lin_store_slow(struct soft_vcpu *v, gva_t gva, unsigned size, uint64_t val);
 /* Probe for a later write of `size` bytes (all pages) without changing anything but A/D bits. */
 bool lin_probe_write(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc);
-/* hva for an atomic read-modify-write of `size` (1..16) bytes. NULL with *atomic_via_excl set: the operand crosses a cache
- * line (a host may punish split locks, so probe with tlb_write() only if it does not), is MMIO or holds translated code: the caller does it with lin_read + lin_write inside excl_begin()/excl_end(). NULL
- * with it clear: v->fault is set. */
+/* hva for an atomic read-modify-write of `size` (1..16) bytes. NULL with *atomic_via_excl set: the operand crosses a
+ * cache line (a host may punish split locks, so probe with tlb_write() only if it does not), is MMIO or holds
+ * translated code: the caller does it with lin_read + lin_write inside excl_begin()/excl_end(). NULL with it clear:
+ * v->fault is set. */
 uint8_t *lin_atomic(struct soft_vcpu *v, gva_t gva, unsigned size, bool *atomic_via_excl);
 /* Translate for an instruction fetch: the gpa of `gva`, filling nothing but A bits. */
 bool lin_fetch(struct soft_vcpu *v, gva_t gva, gpa_t *gpa);
@@ -112,8 +114,8 @@ uint64_t insn_offset(const struct soft_vcpu *v, const struct insn *in);
 bool opnd_linear(struct soft_vcpu *v, const struct insn *in, unsigned size, unsigned acc, gva_t *gva);
 bool opnd_read(struct soft_vcpu *v, const struct insn *in, void *buf, unsigned size);
 bool opnd_write(struct soft_vcpu *v, const struct insn *in, const void *buf, unsigned size);
-/* Value of a general register or memory operand `o` of `in` (zero-extended), and its write-back (a 4-byte register write
- * zero-extends; 1- and 2-byte writes merge). */
+/* Value of a general register or memory operand `o` of `in` (zero-extended), and its write-back (a 4-byte register
+ * write zero-extends; 1- and 2-byte writes merge). */
 bool opnd_get(struct soft_vcpu *v, const struct insn *in, const struct opnd *o, uint64_t *val);
 bool opnd_put(struct soft_vcpu *v, const struct insn *in, const struct opnd *o, uint64_t val);
 
@@ -125,9 +127,9 @@ void tlb_free(struct soft_vcpu *v); /* trim; the vCPU is not running */
  * CPL 3) or data breakpoints (DR7) are on it is one that never hits, so that every access takes the slow way and is
  * checked: a change of RFLAGS.AC or DR7 calls mode_update() too. */
 struct tlb_bank *tlb_select(struct soft_vcpu *v);
-void tlb_flush_all(struct soft_vcpu *v);         /* also the jump cache */
-void tlb_flush_nonglobal(struct soft_vcpu *v);   /* MOV CR3 */
-void tlb_flush_page(struct soft_vcpu *v, gva_t gva); /* INVLPG: global too */
+void tlb_flush_all(struct soft_vcpu *v);                            /* also the jump cache */
+void tlb_flush_nonglobal(struct soft_vcpu *v);                      /* MOV CR3 */
+void tlb_flush_page(struct soft_vcpu *v, gva_t gva);                /* INVLPG: global too */
 void tlb_drop_write(struct soft_vcpu *v, const uint8_t *host_page); /* one page became a code page; NULL: all */
 
 #endif

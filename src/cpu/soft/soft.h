@@ -13,8 +13,8 @@
  * fault_set(); nobody longjmps. Nothing architectural may have changed before the last access that can fault has
  * succeeded, so that the instruction can be restarted.
  *
- * Seam for a translator: a block is (struct block, mode key) -> code that the dispatcher enters with the vCPU and leaves
- * with the next RIP; nothing outside block.c, lower.c and run.c knows what the code is made of.
+ * Seam for a translator: a block is (struct block, mode key) -> code that the dispatcher enters with the vCPU and
+ * leaves with the next RIP; nothing outside block.c, lower.c and run.c knows what the code is made of.
  */
 #ifndef HEC_CPU_SOFT_SOFT_H
 #define HEC_CPU_SOFT_SOFT_H
@@ -34,8 +34,8 @@ struct uop;
 /* ---- results ---- */
 
 enum exec_result {
-    EXEC_OK,      /* done: RIP goes to next_rip */
-    EXEC_END,     /* done, RIP goes to next_rip, but the mode, mapping or interrupt state may have changed: end the block */
+    EXEC_OK,  /* done: RIP goes to next_rip */
+    EXEC_END, /* done, RIP goes to next_rip, but the mode, mapping or interrupt state may have changed: end the block */
     EXEC_JUMP,    /* done, st.rip has been set: end the block */
     EXEC_RESTART, /* a REP iteration is done and more remain: poll, then come back to this instruction */
     EXEC_FAULT,   /* v->fault is set; st.rip is still this instruction */
@@ -82,14 +82,14 @@ struct fault {
 #define TLB_SIZE 128
 #endif
 
-/* One compare tests tag, page crossing and offset: off = gva ^ tag; hit if off <= 4096 - size. An invalid tag names a page
- * of the neighbouring slot, so no address that selects this slot can ever hit it. `host` is the page's hva. A write entry
- * exists only if PTE.D is set, the page is RAM and holds no translated code. */
+/* One compare tests tag, page crossing and offset: off = gva ^ tag; hit if off <= 4096 - size. An invalid tag names a
+ * page of the neighbouring slot, so no address that selects this slot can ever hit it. `host` is the page's hva. A
+ * write entry exists only if PTE.D is set, the page is RAM and holds no translated code. */
 struct tlb_entry {
     uint64_t tag;
     uint8_t *host;
 };
-#define TLB_INVALID(slot) ((~(uint64_t)(slot) & 1) << 12)
+#define TLB_INVALID(slot) ((1 & ~(uint64_t)(slot)) << 12)
 
 struct tlb_bank {
     struct tlb_entry r[TLB_SIZE], w[TLB_SIZE];
@@ -104,10 +104,10 @@ struct tlb {
 
 /* What a block's meaning depends on besides its bytes: the block key's mode bits. */
 enum mode_bits {
-    MODE_CODE = 3,        /* enum code_size */
-    MODE_SS32 = 1u << 2,  /* stack size 32 (SS.B); 64-bit code ignores it */
-    MODE_USER = 1u << 3,  /* CPL 3 */
-    MODE_FLAT = 1u << 4,  /* 64-bit, or every one of CS/DS/ES/SS is base 0, limit 4G, usable, writable where data */
+    MODE_CODE = 3,       /* enum code_size */
+    MODE_SS32 = 1u << 2, /* stack size 32 (SS.B); 64-bit code ignores it */
+    MODE_USER = 1u << 3, /* CPL 3 */
+    MODE_FLAT = 1u << 4, /* 64-bit, or every one of CS/DS/ES/SS is base 0, limit 4G, usable, writable where data */
     MODE_PE = 1u << 5,
     MODE_V86 = 1u << 6,
     MODE_SINGLE = 1u << 7 /* the block holds one instruction: TF, debug breakpoints, interrupt shadow */
@@ -121,25 +121,25 @@ struct soft_vcpu {
     uint64_t cc_dst, cc_src; /* (v) */
     uint32_t cc_op;          /* (v) enum cc_kind of flags.h, and log2 of the size << 8 */
 
-    uint32_t mode;           /* (v) enum mode_bits, kept by mode_update() */
-    struct tlb_bank *tlb;    /* (v) tlb_select(v): the CPL's bank, or one that never hits */
-    int64_t budget;          /* (v) instructions left in the time slice; the current block's are already taken off */
-    uint64_t rip_bias;       /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
-    uint64_t jump_key;       /* (v) what a valid jump-cache entry carries: generation << 8 | mode */
-    struct block *cur;       /* (v) block being executed */
-    uint64_t next_rip;       /* (v) for executors */
-    bool smc;                /* (v) a store hit translated code: end the block after this instruction */
-    bool irq_waiting;        /* (v) event_service() left an interrupt pending because IF = 0 or in a shadow: whoever sets
-                                IF calls attn_self() then */
+    uint32_t mode;        /* (v) enum mode_bits, kept by mode_update() */
+    struct tlb_bank *tlb; /* (v) tlb_select(v): the CPL's bank, or one that never hits */
+    int64_t budget;       /* (v) instructions left in the time slice; the current block's are already taken off */
+    uint64_t rip_bias;    /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
+    uint64_t jump_key;    /* (v) what a valid jump-cache entry carries: generation << 8 | mode */
+    struct block *cur;    /* (v) block being executed */
+    uint64_t next_rip;    /* (v) for executors */
+    bool smc;             /* (v) a store hit translated code: end the block after this instruction */
+    bool irq_waiting;     /* (v) event_service() left an interrupt pending because IF = 0 or in a shadow: whoever sets
+                             IF calls attn_self() then */
 
-    _Atomic uint32_t attn;   /* (a) enum cpu_attn */
+    _Atomic uint32_t attn; /* (a) enum cpu_attn */
 
-    struct fault fault;      /* (v) */
-    struct tlb *tlbs;        /* (v) allocated at first run, given back by trim */
+    struct fault fault;       /* (v) */
+    struct tlb *tlbs;         /* (v) allocated at first run, given back by trim */
     struct jump_cache *jumps; /* (v) the same; block.c's */
-    uint32_t wprot_seen;     /* (v) how much of the code-page log has been applied to the write entries */
-    uint32_t pauses;         /* (v) PAUSEs in this quantum */
-    uint32_t db_hits;        /* (v) data and I/O breakpoints this instruction met, as DR6[3:0]: raise #DB after it */
+    uint32_t wprot_seen;      /* (v) how much of the code-page log has been applied to the write entries */
+    uint32_t pauses;          /* (v) PAUSEs in this quantum */
+    uint32_t db_hits;         /* (v) data and I/O breakpoints this instruction met, as DR6[3:0]: raise #DB after it */
 
     uint64_t entry_now;      /* (v) guest ns at vcpu_run() */
     int64_t entry_budget;    /* (v) budget at vcpu_run(): executed = entry_budget - reserve - budget - block_left */
@@ -151,20 +151,20 @@ struct soft_vcpu {
     const struct uop *patch; /* (v) run.c: the jump that wants to be linked to the block found next, or NULL */
     struct cpu_run *run;     /* (v) while in vcpu_run() */
 
-    uint64_t tpause_until;   /* (v) guest ns, 0: not in TPAUSE */
-    uint64_t rng;            /* (v) RDRAND state in deterministic mode */
-    uint8_t x87;             /* (v) enum x87_where: where the x87 registers are (fpu.h) */
+    uint64_t tpause_until; /* (v) guest ns, 0: not in TPAUSE */
+    uint64_t rng;          /* (v) RDRAND state in deterministic mode */
+    uint8_t x87;           /* (v) enum x87_where: where the x87 registers are (fpu.h) */
 
-    struct soft_vm *vm;      /* (c) */
-    vcpu_idx_t idx;          /* (c) */
-    apic_id_t id;            /* (c) */
+    struct soft_vm *vm; /* (c) */
+    vcpu_idx_t idx;     /* (c) */
+    apic_id_t id;       /* (c) */
 };
 
 /* Code-page bookkeeping shared by mmu.c and block.c: one byte a RAM page would waste 16 GiB machines' time; it is one
  * bitmap of 64 granules of 64 bytes, allocated with the page's first block. */
 struct soft_vm {
-    struct engine_config cfg; /* (c) */
-    struct soft_vcpu *vcpu;   /* (c) [cfg.vcpus] */
+    struct engine_config cfg;   /* (c) */
+    struct soft_vcpu *vcpu;     /* (c) [cfg.vcpus] */
     struct block_cache *blocks; /* (c) block.c */
     struct excl *excl;          /* (c) run.c: stopping the other workers */
 };
@@ -181,8 +181,9 @@ static inline unsigned cpl(const struct soft_vcpu *v)
 
 /* CPL is SS.DPL (as in VMX): real mode has 0 there, virtual-8086 mode 3. Whoever loads SS keeps that true. */
 
-/* Ask for event_service() (and a new time slice) at the next block boundary. Whoever makes an event deliverable that was
- * not, calls it: STI, POPF or IRET with irq_waiting, IRET that unblocks NMIs, any APIC register or TSC-deadline write. */
+/* Ask for event_service() (and a new time slice) at the next block boundary. Whoever makes an event deliverable that
+ * was not, calls it: STI, POPF or IRET with irq_waiting, IRET that unblocks NMIs, any APIC register or TSC-deadline
+ * write. */
 static inline void attn_self(struct soft_vcpu *v)
 {
     atomic_fetch_or_explicit(&v->attn, ATTN_IRQ, memory_order_relaxed);
@@ -192,7 +193,8 @@ static inline void attn_self(struct soft_vcpu *v)
 
 static inline void fault_set(struct soft_vcpu *v, unsigned vector, bool has_error, uint32_t error)
 {
-    v->fault = (struct fault){.kind = FAULT_EXCEPTION, .vector = (uint8_t)vector, .has_error = has_error, .error = error};
+    v->fault =
+        (struct fault){.kind = FAULT_EXCEPTION, .vector = (uint8_t)vector, .has_error = has_error, .error = error};
 }
 
 static inline enum exec_result exec_fault(struct soft_vcpu *v, unsigned vector)
@@ -211,7 +213,8 @@ static inline enum exec_result exec_fault_err(struct soft_vcpu *v, unsigned vect
 
 /* Guest ns now, exact to the instruction (virtual time) or from the host clock. */
 uint64_t soft_now(struct soft_vcpu *v);
-/* As soft_now(), but never earlier than any time another vCPU or a device has seen: what RDTSC and device accesses use. */
+/* As soft_now(), but never earlier than any time another vCPU or a device has seen: what RDTSC and device accesses use.
+ */
 uint64_t soft_now_shared(struct soft_vcpu *v);
 /* Recompute v->mode and v->tlb (tlb_select()) after CR0, EFER, RFLAGS.VM, TF or AC, DR7, CS, SS, DS or ES changed. */
 void mode_update(struct soft_vcpu *v);
