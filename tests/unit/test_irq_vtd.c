@@ -570,8 +570,11 @@ static void a_bad_queue_stops_too(void **state)
     struct vtd_rig r;
     vtd_rig_open(&r, vtd_rig_config(true));
     queue_on(&r);
-    wq(&r, VTD_IQT, 256 << 4); /* past the end of 256 */
+    for (unsigned i = 0; i < 256; i++)
+        *quad(&r, RIG_QUEUE + i * 16) = 5;
+    wq(&r, VTD_IQT, 256 << 4); /* past the end of 256, though all of them are good */
     assert_int_equal(rd(&r, VTD_FSTS), VTD_FSTS_IQE);
+    assert_int_equal(rq(&r, VTD_IQH), 0);
     vtd_reset(r.v);
     wq(&r, VTD_IQA, NOWHERE);
     gcmd(&r, VTD_G_QIE, 0);

@@ -260,6 +260,18 @@ static void more_rights_need_no_invalidation(void **state)
     vtd_rig_close(&r);
 }
 
+static void rights_are_those_of_all_levels(void **state)
+{
+    struct vtd_rig r;
+    struct vtd_page p;
+    dma_on(&r, vtd_rig_config(true));
+    *pte(&r, 1, 2) = PT(2) | 1; /* read only, above a leaf that grants both */
+    assert_true(vtd_translate(r.v, REQUESTER_ID(RID), IOVA, false, &p));
+    assert_false(p.write);
+    assert_false(vtd_translate(r.v, REQUESTER_ID(RID), IOVA, true, &p));
+    vtd_rig_close(&r);
+}
+
 static void devices_do_not_share_translations(void **state)
 {
     struct vtd_rig r;
@@ -286,6 +298,7 @@ int main(void)
         cmocka_unit_test(invalidation_by_registers),
         cmocka_unit_test(a_page_of_a_large_page_drops_it_all),
         cmocka_unit_test(more_rights_need_no_invalidation),
+        cmocka_unit_test(rights_are_those_of_all_levels),
         cmocka_unit_test(devices_do_not_share_translations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
