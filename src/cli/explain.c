@@ -24,7 +24,9 @@ struct explain {
     uint32_t data;
     requester_id_t from;
     bool from_given;
-    int x2apic; /* 1, 0; -1: as a guest would have it */
+    bool entry_given;
+    struct probe_entry entry; /* of the remapping table */
+    int x2apic;               /* 1, 0; -1: as a guest would have it */
     struct vm_config cfg;
     struct probe *p;
     const struct remap *remap;
@@ -33,12 +35,13 @@ struct explain {
 /* ---- arguments ---- */
 
 static const char usage[] =
-    "hecaton explain msi ADDRESS DATA [BUS:DEV.FN] [xapic|x2apic] [-- OPTION...]\n"
-    "hecaton explain rte VALUE [xapic|x2apic] [-- OPTION...]\n"
+    "hecaton explain msi ADDRESS DATA [BUS:DEV.FN] [irte=HIGH:LOW] [xapic|x2apic] [-- OPTION...]\n"
+    "hecaton explain rte VALUE [irte=HIGH:LOW] [xapic|x2apic] [-- OPTION...]\n"
     "hecaton explain icr VALUE [xapic|x2apic] [-- OPTION...]\n"
     "Says in words where an interrupt message, an I/O APIC entry or a value of the interrupt\n"
     "command register goes, on the machine that OPTIONs describe (-smp, -machine, -cpu, -device).\n"
-    "Numbers are hexadecimal with or without 0x. By default APICs are in x2APIC mode if the\n"
+    "With a remapping unit, irte= is the table entry that the guest has there, two numbers of\n"
+    "64 bits. Numbers are hexadecimal with or without 0x. By default APICs are in x2APIC mode if the\n"
     "machine has it.\n";
 
 static int number(const char *s, uint64_t max, uint64_t *out, struct err *e)
@@ -65,8 +68,23 @@ static bool requester(const char *s, requester_id_t *out)
     return true;
 }
 
+/* "irte=HIGH:LOW" */
+static int table_entry(struct explain *x, const char *pair, struct err *e)
+{
+    char high[32];
+    const char *colon = strchr(pair, ':');
+    if (!colon)
+        return err_set(e, -EINVAL, "explain: irte=%s: give both halves, as irte=HIGH:LOW", pair);
+    snprintf(high, sizeof high, "%.*s", (int)(colon - pair), pair);
+    int rc = number(high, UINT64_MAX, &x->entry.high, e);
+    x->entry_given = true;
+    return rc ? rc : number(colon + 1, UINT64_MAX, &x->entry.low, e);
+}
+
 static int trailing(struct explain *x, const char *word, struct err *e)
 {
+    if (x->kind != KIND_ICR && !strncmp(word, "irte=", 5))
+        return table_entry(x, word + 5, e);
     if (!strcmp(word, "x2apic") || !strcmp(word, "xapic")) {
         x->x2apic = *word == 'x' && word[1] == '2';
         return 0;
@@ -264,6 +282,12 @@ static void remedy(struct explain *x, struct msi_msg msg, const struct remap_res
                 "%-10stakes 15-bit destinations in bits 11:5 and 19:12\n",
                 "remedy", (uint32_t)(bits(msg.addr, 63, 40) << 8 | bits(msg.addr, 19, 12)),
                 (uint32_t)(bits(msg.addr, 55, 32) << 8 | bits(msg.addr, 19, 12)), "");
+    else if (r->fault == REMAP_VTD_COMPAT_BLOCKED)
+        note(x, "remedy",
+             "write the remappable format (bit 4 set, the entry's index in bits 19:5), or let GCMD.CFI pass it");
+    else if (r->fault == REMAP_VTD_SOURCE)
+        note(x, "remedy",
+             "the entry's SID, SQ and SVT (bits 83:64) name another sender: use the entry made for this one");
     else if (r->fault == REMAP_NOT_INTERRUPT)
         note(x, "remedy", "interrupt messages go to FEE00000h-FEEFFFFFh");
 }
@@ -286,6 +310,33 @@ static void follow(struct explain *x, struct msi_msg msg, const struct remap_res
     remedy(x, msg, r);
 }
 
+/* Which entry of the unit's table the message names. True: there is nothing more to say, as its contents are the
+ * guest's and were not given. */
+static bool through_unit(struct explain *x, struct msi_msg msg)
+{
+    struct remap_result r;
+    uint32_t index = 0;
+    bool intel = x->cfg.iommu.kind == VM_IOMMU_INTEL;
+    if (!probe_unit_on(x->p, x->from))
+        return false;
+    fprintf(x->out, "%-10s%s, switched on as a guest's kernel does\n", "unit",
+            intel ? "VT-d, a table of 65536 entries, compatibility format blocked"
+                  : "AMD-Vi, a table of 512 entries for the sender");
+    if (!probe_unit_index(x->p, msg, x->from, &r, &index))
+        return false;
+    fprintf(x->out, "%-10s%u (%Xh) of the table: 16 bytes at its base + %Xh, in guest memory\n", "entry", index, index,
+            index * 16);
+    if (x->entry_given) {
+        fprintf(x->out, "%-10s%016llXh:%016llXh\n", "", (unsigned long long)x->entry.high,
+                (unsigned long long)x->entry.low);
+        probe_unit_entry(x->p, x->entry);
+        return false;
+    }
+    fprintf(x->out, "%-10s%s\n", "format", remap_form_name(r.form));
+    note(x, "next", "what that entry holds decides the rest: give it as irte=HIGH:LOW");
+    return true;
+}
+
 static void show_message(struct explain *x, struct msi_msg msg)
 {
     fprintf(x->out, "%-10saddress %08llXh, data %08Xh, from %02x:%02x.%x\n", "message", (unsigned long long)msg.addr,
@@ -297,6 +348,8 @@ static void explain_msi(struct explain *x)
 {
     struct msi_msg msg = {.addr = x->value, .data = x->data};
     show_message(x, msg);
+    if (through_unit(x, msg))
+        return;
     struct remap_result r = remap_msi(x->remap, msg, x->from, REMAP_LOOKUP);
     follow(x, msg, &r);
 }
@@ -327,6 +380,8 @@ static void explain_rte(struct explain *x)
     x->from = probe_ioapic_rid(x->p);
     struct msi_msg msg = remap_rte_msg(kept);
     show_message(x, msg);
+    if (through_unit(x, msg))
+        return;
     struct remap_result r = remap_rte(x->remap, kept, x->from, REMAP_LOOKUP);
     follow(x, msg, &r);
 }

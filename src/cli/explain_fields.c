@@ -56,6 +56,7 @@ void explain_msi_fields(FILE *out, struct msi_msg msg)
         {"data", 14, 14, "level", deassert_assert},
         {"data", 15, 15, "trigger mode", edge_level},
     };
+    static const struct field subhandle = {"data", 15, 0, "subhandle", NULL};
     static const struct field high = {"address", 63, 32, "bits past 31", NULL};
     if (msg.addr >> 32)
         show(out, msg.addr, &high, 1);
@@ -63,7 +64,10 @@ void explain_msi_fields(FILE *out, struct msi_msg msg)
         show(out, msg.addr, remappable, ARRAY_SIZE(remappable));
     else
         show(out, msg.addr, compat, ARRAY_SIZE(compat));
-    show(out, msg.data, data, ARRAY_SIZE(data));
+    if ((msg.addr & (BIT(4) | BIT(3))) == (BIT(4) | BIT(3)))
+        show(out, msg.data, &subhandle, 1);
+    else
+        show(out, msg.data, data, ARRAY_SIZE(data));
 }
 
 /* 82093AA, "I/O Redirection Table Registers"; VT-d, "Programming in I/OxAPIC". */

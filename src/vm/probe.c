@@ -1,6 +1,7 @@
 #include "vm/probe.h"
 
 #include "vm/machine_priv.h"
+#include "vm/probe_priv.h"
 #include "x86/apic.h"
 #include "x86/cpu.h"
 
@@ -8,11 +9,6 @@
 #include <stdlib.h>
 
 #define PROBE_MEM (UINT64_C(64) << 20) /* none of it is touched but what a remapping table takes */
-
-struct probe {
-    struct vm_config cfg;
-    struct machine *m;
-};
 
 /* ---- lifecycle ---- */
 

@@ -35,6 +35,21 @@ int probe_deliver(struct probe *p, struct irq irq);
 /* Write the ICR of `cpu`: all 64 bits as the mode in force has them. False: #GP. */
 bool probe_icr(struct probe *p, vcpu_idx_t cpu, uint64_t icr);
 
+/* ---- the remapping unit ---- */
+/* 16 bytes of an interrupt remapping table, as guest memory has them. */
+struct probe_entry {
+    uint64_t low, high;
+};
+
+/* Switch the unit on as a guest's kernel does, for `from`'s messages. False: the machine has none that remaps. */
+bool probe_unit_on(struct probe *p, requester_id_t from);
+/* Look up `msg` and find which entry of the table it names. False: the unit lets it pass or refuses it before it reads
+ * an entry; `*r` says which. */
+bool probe_unit_index(struct probe *p, struct msi_msg msg, requester_id_t from, struct remap_result *r,
+                      uint32_t *index);
+/* Put `e` into every entry of the table. */
+void probe_unit_entry(struct probe *p, struct probe_entry e);
+
 /* What one CPU has got since probe_take() last asked, which forgets it. */
 struct probe_got {
     int vector;      /* -1: none; 256: the PIC is to be asked (ExtINT) */

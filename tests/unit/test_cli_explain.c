@@ -74,6 +74,25 @@ static void test_broadcast(void **state)
     EXPECT("msi fee05004 31 xapic -- -smp 4", "logical destination 5h", "CPU 0 (", "CPU 2 (");
 }
 
+/* The unit's own look-up names the entry, and takes the one that is given. */
+static void test_remapped(void **state)
+{
+#define INTEL " -- -smp 300 -device intel-iommu,intremap=on,eim=on"
+    EXPECT("msi fee245dc 3" INTEL, "entry     37425 (9231h)", "data 15:0", "base + 92310h", "remappable",
+           "irte=HIGH:LOW");
+    EXPECT("msi fee245d4 3 irte=0:12b00310001" INTEL, "entry     37422 (922Eh)",
+           "taken by  CPU 299 (APIC ID 299, 12Bh): vector 31h");
+    EXPECT("msi fee00018 5 irte=0:12b00310000" INTEL, "entry     5 (5h)", "fault     22h", "not present");
+    EXPECT("msi fee00018 5 00:03.0 irte=40100:12b00310001" INTEL, "fault     26h", "remedy");
+    EXPECT("msi fee2b000 31" INTEL, "fault     25h", "remedy    write the remappable format");
+    EXPECT("rte 000b000000000031 irte=0:700410001" INTEL, "entry     5 (5h)", "CPU 7 (APIC ID 7, 7h): vector 41h");
+    EXPECT("msi fee00018 5 irte=0:70000310001 -- -smp 20 -device intel-iommu,intremap=on,eim=off", "entry     5 (5h)",
+           "CPU 7 (APIC ID 7, 7h): vector 31h");
+    EXPECT("msi fee00000 1f 00:02.0 irte=0000000000000031:0000000000012b01 -- -smp 300 -device amd-iommu,xtsup=on",
+           "entry     31 (1Fh)", "CPU 299 (APIC ID 299, 12Bh): vector 31h");
+    EXPECT("msi fee00000 1f 00:02.0 -- -smp 300 -device amd-iommu,xtsup=on", "base + 1F0h", "irte=HIGH:LOW");
+}
+
 static void test_rte(void **state)
 {
     EXPECT("rte 2b02000000000024" HOLES, "entry 55:49", "from 00:14.0", "taken by  CPU 46 (APIC ID 299, 12Bh)");
@@ -121,8 +140,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_msi),       cmocka_unit_test(test_msi_faults), cmocka_unit_test(test_not_offered),
-        cmocka_unit_test(test_broadcast), cmocka_unit_test(test_rte),        cmocka_unit_test(test_icr),
-        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_broadcast), cmocka_unit_test(test_remapped),   cmocka_unit_test(test_rte),
+        cmocka_unit_test(test_icr),       cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
