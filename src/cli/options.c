@@ -62,7 +62,7 @@ static const struct option_def defs[] = {
     {"Devices", NULL, NULL, NULL},
     {"serial", "WHERE", opt_serial, "COM1: stdio, file:PATH, null, pty, or unix:PATH (null)"},
     {"nographic", NULL, opt_nographic, "as -serial stdio, unless -serial is given"},
-    {"device", "NAME[,PROP=..]", opt_device, "add intel-iommu, isa-debug-exit or pc-testdev; -device help"},
+    {"device", "NAME[,PROP=..]", opt_device, "add intel-iommu, amd-iommu, isa-debug-exit or pc-testdev; -device help"},
 
     {"When the guest ends", NULL, NULL, NULL},
     {"no-reboot", NULL, opt_no_reboot, "end when the guest resets, instead of starting again"},
@@ -162,15 +162,13 @@ static int finish(struct options *o, struct err *e)
         if (rc)
             return rc;
     }
-    if (c->nographic && !o->serials)
-        return opt_serial(o, "stdio", e);
     if (c->trace_json && !c->trace_file)
         return err_set(e, -EINVAL, "-d json: a JSON trace goes to a file: give -D FILE");
     if (c->trace_json && !c->trace_mask)
         return err_set(e, -EINVAL, "-d json: say what is to be traced too, as -d irq,json");
     if (!c->kernel)
         return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (-h lists the options)");
-    return 0;
+    return c->nographic && !o->serials ? opt_serial(o, "stdio", e) : 0;
 }
 
 enum options_result options_parse(int argc, char **argv, struct vm_config *c, FILE *out, struct err *e)

@@ -197,6 +197,8 @@ static void nonsense_is_refused(void **state)
         "",
         "vmlinuz",
         "-kernel",
+        "-nographic",
+        "-kernel k -nographic -d irq,json",
         "-kernel k -smp",
         "-kernel k -smp 0",
         "-kernel k -smp 32769",
