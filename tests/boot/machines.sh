@@ -27,14 +27,7 @@ amd            | 300     | -device amd-iommu,xtsup=on                           
 END
 }
 
-# have COMMAND...: skip if it says (status 3) that something can't be had.
-have() {
-    status=0
-    "$@" >/dev/null || status=$?
-    [ "$status" != 3 ] || { echo "skipped: Debian's archive can't be reached"; exit 77; }
-    [ "$status" = 0 ] || exit "$status"
-}
-command -v cpio >/dev/null || { echo "skipped: no cpio"; exit 77; }
+. "$here/skip.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 have "$scripts/fetch-kernel.sh" "$kernel"
