@@ -26,3 +26,7 @@ option(HEC_WERROR "Warnings are errors" ON)
 if(HEC_WERROR)
   add_compile_options(-Werror)
 endif()
+if(CMAKE_C_COMPILER_ID STREQUAL "Clang")
+  # clang calls the library for atomics that may be misaligned, as a guest's are; gcc emits the instruction.
+  link_libraries(atomic)
+endif()

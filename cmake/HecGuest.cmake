@@ -7,7 +7,7 @@ function(hec_guest name)
     OUTPUT ${elf}
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/guest
     COMMAND ${CMAKE_C_COMPILER} -m32 -O2 -ffreestanding -fno-pic -fno-stack-protector -mgeneral-regs-only
-            -fno-asynchronous-unwind-tables -Wall -Wextra -Werror -nostdlib -static -no-pie
+            -fno-asynchronous-unwind-tables -Wall -Wextra -Werror -nostdlib -static -no-pie -Wno-unused-command-line-argument
             -Wl,--build-id=none,--no-warn-rwx-segments,-T,${G_SCRIPT} ${G_SOURCES} -o ${elf}
     DEPENDS ${G_SOURCES} ${G_SCRIPT}
     COMMENT "guest payload ${name}" VERBATIM)

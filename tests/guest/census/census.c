@@ -43,13 +43,12 @@ struct row {
 };
 
 static volatile struct row row[MAX_CPUS];
-static volatile uint32_t ready, arrived[ROUTES], done_self;
+static volatile uint32_t ready, arrived[ROUTES];
 static uint32_t id_of[MAX_CPUS];   /* by CPU number */
 static uint16_t cpu_of[MAX_ID];    /* by APIC ID */
 static uint32_t madt_id[MAX_CPUS]; /* as the MADT lists them */
 static uint32_t cpus;              /* listed */
 static uint64_t idt[256];
-static volatile uint32_t command;
 
 /* ---- the machine ---- */
 
