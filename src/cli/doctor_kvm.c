@@ -152,6 +152,10 @@ static void hecaton_settings(FILE *out, uint32_t n, unsigned long long mib)
             "hecaton\n"
             "  hecaton -smp %u -m %lluM -kernel vmlinuz -initrd initrd.gz -append console=ttyS0 -serial stdio\n",
             n, mib);
+    if (n > 255)
+        fputs("  ... guests that do not know 15-bit destination IDs: -device intel-iommu,intremap=on,eim=on,\n"
+              "      or -device amd-iommu,xtsup=on\n",
+              out);
 }
 
 static void qemu_settings(FILE *out, uint32_t n, unsigned long long mib)

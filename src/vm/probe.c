@@ -62,7 +62,7 @@ struct bus *probe_mmio(struct probe *p)
 
 requester_id_t probe_ioapic_rid(const struct probe *p)
 {
-    return REQUESTER_ID(0xa0);
+    return REQUESTER_ID(IOAPIC_REQUESTER);
 }
 
 uint32_t probe_cpus(const struct probe *p)
