@@ -3,7 +3,9 @@
 # with one line, status 1, and nothing on standard output.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-kernel=$("$here/../../scripts/fetch-kernel.sh" "$1") || { echo "skipped: no kernel $1"; exit 77; }
+. "$here/skip.sh"
+have "$here/../../scripts/fetch-kernel.sh" "$1"
+kernel=$("$here/../../scripts/fetch-kernel.sh" "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1

@@ -4,12 +4,11 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 scripts=$here/../../scripts
-"$scripts/fetch-kernel.sh" "$1" >/dev/null || { echo "skipped: no kernel $1"; exit 77; }
-command -v cpio >/dev/null || { echo "skipped: no cpio"; exit 77; }
-"$scripts/fetch-deb.sh" busybox-static >/dev/null || { echo "skipped: no busybox"; exit 77; }
+. "$here/skip.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$scripts/mkinitramfs.sh" "$work/initramfs.gz"
+have "$scripts/fetch-kernel.sh" "$1"
+have "$scripts/mkinitramfs.sh" "$work/initramfs.gz"
 for i in 1 2 3; do
     append=
     [ $i != 3 ] || append=hecaton.other

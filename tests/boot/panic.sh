@@ -3,7 +3,9 @@
 # QEMU does; panic=1 without it starts the machine again.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-kernel=$("$here/../../scripts/fetch-kernel.sh" "$1") || { echo "skipped: no kernel $1"; exit 77; }
+. "$here/skip.sh"
+have "$here/../../scripts/fetch-kernel.sh" "$1"
+kernel=$("$here/../../scripts/fetch-kernel.sh" "$1")
 work=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill -9 $pid 2>/dev/null; rm -rf "$work"' EXIT
