@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define HEADER_LEN 36u
-
 enum {
     FADT_WBINVD = 1u << 0,
     FADT_PROC_C1 = 1u << 2,

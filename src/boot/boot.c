@@ -1,7 +1,6 @@
 #include "boot/boot_priv.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Start a vmlinux: by PVH if it can and may, else at its ELF entry. */
 static int load_vmlinux(const struct boot_config *c, const struct image *im, const struct elf *elf,

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 
-#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
