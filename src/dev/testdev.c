@@ -5,22 +5,33 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* What has been written stays there to be read. */
+static uint64_t stored(struct testdev *t, const uint8_t *at, unsigned size)
+{
+    uint64_t v = 0;
+    pthread_mutex_lock(&t->lock);
+    memcpy(&v, at, size);
+    pthread_mutex_unlock(&t->lock);
+    return v;
+}
+
+static void store(struct testdev *t, uint8_t *at, unsigned size, uint64_t val)
+{
+    pthread_mutex_lock(&t->lock);
+    memcpy(at, &val, size);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static uint64_t latch_read(void *dev, uint64_t off, unsigned size)
 {
     struct testdev *t = dev;
-    uint64_t v = 0;
-    pthread_mutex_lock(&t->lock);
-    memcpy(&v, t->latch + off, size);
-    pthread_mutex_unlock(&t->lock);
-    return v;
+    return stored(t, t->latch + off, size);
 }
 
 static void latch_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 {
     struct testdev *t = dev;
-    pthread_mutex_lock(&t->lock);
-    memcpy(t->latch + off, &val, size);
-    pthread_mutex_unlock(&t->lock);
+    store(t, t->latch + off, size, val);
 }
 
 static uint64_t flush_read(void *dev, uint64_t off, unsigned size)
@@ -63,19 +74,13 @@ static void gsi_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 static uint64_t mem_read(void *dev, uint64_t off, unsigned size)
 {
     struct testdev *t = dev;
-    uint64_t v = 0;
-    pthread_mutex_lock(&t->lock);
-    memcpy(&v, t->mem + off, size);
-    pthread_mutex_unlock(&t->lock);
-    return v;
+    return stored(t, t->mem + off, size);
 }
 
 static void mem_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 {
     struct testdev *t = dev;
-    pthread_mutex_lock(&t->lock);
-    memcpy(t->mem + off, &val, size);
-    pthread_mutex_unlock(&t->lock);
+    store(t, t->mem + off, size, val);
 }
 
 static const struct bus_ops latch_ops = {latch_read, latch_write};
