@@ -6,7 +6,7 @@ DESTDIR ?=
 PRESET_BUILD = cmake --preset $(1) -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null && cmake --build --preset $(1) -j $(JOBS)
 CTEST = ctest --test-dir build/$(1) -j $(JOBS) --output-on-failure
 
-.PHONY: help build test boot bench oracle install deps check format lint layers asan tsan hostile fuzz clean
+.PHONY: help build test boot bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
 
 build: deps ## build/release/hecaton
 	@$(call PRESET_BUILD,release)
@@ -25,6 +25,9 @@ bench: build ## the benchmark table
 
 oracle: build ## COUNT random instructions against the host's CPU
 	@scripts/oracle.sh
+
+kvm-diff: build ## STEPS random local APIC steps against Linux' KVM
+	@build/release/tests/diff/kvm_lapic -n $${STEPS:-1000000} -s $${SEED:-1}
 
 install: build ## binary and man page below DESTDIR/PREFIX
 	@DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)
@@ -69,4 +72,4 @@ clean: ## everything below build/ but what was downloaded
 	rm -rf build/release build/dev build/asan-ubsan build/tsan build/hostile build/fuzz
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
