@@ -236,11 +236,20 @@ uint32_t vm_config_usable_id(const struct vm_config *c, const struct cpuid_model
     return cpuid_ext_dest(m) || vm_config_remaps_wide(c) ? HEC_APIC_ID_MAX : 254;
 }
 
+/* Linux reads the leaves of the hypervisor it takes this for, which is KVM if KVM's are there; the promise of others'
+ * leaves is for other guests. */
+static bool promise_unread(const struct vm_config *c, const struct cpuid_model *m)
+{
+    unsigned promised = cpuid_ext_dest(m);
+    return promised && m->kvm_features && !(promised & CPUID_EXT_DEST_KVM) && !vm_config_remaps_wide(c);
+}
+
 uint32_t vm_config_reach(const struct vm_config *c, const struct cpuid_model *m)
 {
+    uint32_t max = promise_unread(c, m) ? 255 : vm_config_usable_id(c, m);
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->smp.cpus; i++)
-        n += id_of(c, i) <= vm_config_usable_id(c, m);
+        n += id_of(c, i) <= max;
     return n;
 }
 
@@ -279,6 +288,13 @@ int config_warning(const struct vm_config *c, char *buf, size_t size)
                         "leaf 40000001h EAX bit 15), and no interrupt reaches an APIC ID past 254: use "
                         "kernel-irqchip=split",
                         reach, n, chip);
+    if (promise_unread(c, &m))
+        return snprintf(
+            buf, size,
+            "a Linux guest will use %u of %u CPUs: it reads KVM's leaves, and extended destination IDs are "
+            "not offered there (40000001h EAX bit 15, 100h up for each interface before it): let -cpu offer "
+            "kvm-msi-ext-dest-id too",
+            reach, n);
     return snprintf(buf, size,
                     "the guest will use %u of %u CPUs: without extended destination IDs (KVM's leaf 40000001h EAX bit "
                     "15) no interrupt reaches an APIC ID past 254: let -cpu offer kvm-msi-ext-dest-id, or add -device "

@@ -147,7 +147,8 @@ bool vm_config_remaps_wide(const struct vm_config *c);
 int vm_config_cpuid(const struct vm_config *c, struct cpuid_model *m, struct err *e);
 /* The largest APIC ID an interrupt message can name. */
 uint32_t vm_config_usable_id(const struct vm_config *c, const struct cpuid_model *m);
-/* How many CPUs a guest can use: those whose ID an interrupt can name. Less than smp.cpus is worth a warning. */
+/* How many CPUs a Linux guest can use: those whose ID an interrupt can name, as far as it is told. Less than smp.cpus
+ * is worth a warning. */
 uint32_t vm_config_reach(const struct vm_config *c, const struct cpuid_model *m);
 /* One line, without a newline, if the guest will reach fewer CPUs than there are, or a promise asked for by name can't
  * be kept; 0 if there is nothing to say. The configuration has passed config_check(). */
