@@ -17,7 +17,8 @@ own_memory() {
         "/proc/$1/smaps" 2>/dev/null || echo 0
 }
 
-# run COMMAND...: sets wall, cpu (seconds) and mem (MiB, the largest sample).
+# run COMMAND...: sets wall, cpu (seconds) and mem (MiB, the largest sample). Past `limit` seconds the command is ended.
+limit=3600
 run() {
     start=$(date +%s.%N)
     "$@" </dev/null >"$work/out" 2>&1 &
@@ -29,6 +30,7 @@ run() {
         [ "${now:-0}" -le "$mem" ] || mem=$now
         t=$(awk '{ print $14 + $15 }' "/proc/$pid/stat" 2>/dev/null) || t=
         ticks=${t:-$ticks}
+        [ $(($(date +%s) - ${start%.*})) -lt "$limit" ] || kill "$pid"
         sleep 0.2
     done
     wait "$pid" || true
@@ -58,9 +60,11 @@ for n in ${SIZES:-1 300 1024}; do
     # What QEMU needs not to spend its time in calibration loops.
     [ "$n" -le 1 ] || extra="cpuhp.parallel=0 tsc=reliable lpj=10000000"
     : >"$work/console"
-    run timeout "${QEMU_LIMIT:-600}" qemu-system-x86_64 -M "$machine" -cpu max -smp "$n" -m "$mem_arg" -kernel "$kernel" \
+    limit=${QEMU_LIMIT:-600}
+    run qemu-system-x86_64 -M "$machine" -cpu max -smp "$n" -m "$mem_arg" -kernel "$kernel" \
         -initrd "$build/initramfs.gz" -append "$append $extra" -display none -serial "file:$work/console" -no-reboot $iommu
     row qemu-tcg "$n"
+    limit=3600
 done
 
 for b in "$build"/release/bench/bench_*; do
