@@ -1,4 +1,4 @@
-/* A storm of IPIs, MSIs, level pins, EOIs, priority changes and mode changes from several threads.
+/* A storm of IPIs, MSIs, level pins, masks, EOIs, priority changes and mode changes from several threads.
  *
  * A request that is pending already absorbs a second one, so to count exactly every sender waits until its last request
  * of a (vector, target) has been taken before it makes the next: then as many must arrive as were sent. A vCPU is
@@ -30,6 +30,7 @@ struct storm {
     struct fabric *f;
     struct ioapic *io;
     struct remap remap;
+    pthread_mutex_t selector;
     apic_id_t ids[CPUS + FLIPPERS];
     _Atomic bool attn[CPUS + FLIPPERS];
     _Atomic uint32_t sent[THREADS][CPUS], got[THREADS][CPUS];
@@ -147,13 +148,29 @@ static void broadcast(struct hand *h)
     wr(s, h->n, APIC_ICR, 0xc0000u | (VEC_FIRST + h->n));
 }
 
+/* The guest's own lock: the I/O APIC has one register selector for all. */
+static void mask_pin(struct hand *h, bool masked)
+{
+    struct storm *s = h->s;
+    pthread_mutex_lock(&s->selector);
+    ioapic_bus_ops.write(s->io, IOAPIC_REGSEL, 4, 0x10 + 2 * (16 + h->n));
+    ioapic_bus_ops.write(s->io, IOAPIC_WINDOW, 4, (VEC_PIN + h->n) | 0x8000 | (masked ? 0x10000 : 0));
+    pthread_mutex_unlock(&s->selector);
+}
+
+/* Now and then behind a mask, which holds a level interrupt back and loses none. */
 static void raise_pin(struct hand *h)
 {
     struct storm *s = h->s;
     if (atomic_load(&s->pin_raised[h->n]) != atomic_load(&s->pin_got[h->n]))
         return;
+    bool behind_mask = below(h, 2);
+    if (behind_mask)
+        mask_pin(h, true);
     atomic_fetch_add(&s->pin_raised[h->n], 1);
     ioapic_set_pin(s->io, 16 + h->n, true);
+    if (behind_mask)
+        mask_pin(h, false);
 }
 
 static void send_nmi(struct hand *h, uint32_t cpu)
@@ -271,6 +288,7 @@ static void storm_init(struct storm *s)
                               .epoch = &s->epoch};
     assert_int_equal(fabric_create(&c, &s->f, &e), 0);
     remap_init(&s->remap, true);
+    pthread_mutex_init(&s->selector, NULL);
     struct ioapic_config ic = {.ext_dest_id = true, .remap = &s->remap, .port = fabric_port(s->f)};
     assert_int_equal(ioapic_create(&ic, &s->io, &e), 0);
     fabric_set_eoi(s->f, ioapic_eoi, s->io);
