@@ -1,7 +1,7 @@
-# hec_guest(NAME SOURCES... SCRIPT ld): a bare-metal 32-bit payload, ELF32 with a Multiboot 1 header, as NAME.elf in the
+# hec_guest(NAME SOURCES... HEADERS... SCRIPT ld): a bare-metal 32-bit payload, ELF32 with a Multiboot 1 header, as NAME.elf in the
 # build directory. Plain gcc is enough: no library, no headers but the compiler's own.
 function(hec_guest name)
-  cmake_parse_arguments(G "" "SCRIPT" "SOURCES" ${ARGN})
+  cmake_parse_arguments(G "" "SCRIPT" "SOURCES;HEADERS" ${ARGN})
   set(elf ${CMAKE_BINARY_DIR}/guest/${name}.elf)
   add_custom_command(
     OUTPUT ${elf}
@@ -9,7 +9,7 @@ function(hec_guest name)
     COMMAND ${CMAKE_C_COMPILER} -m32 -O2 -ffreestanding -fno-pic -fno-stack-protector -mgeneral-regs-only
             -fno-asynchronous-unwind-tables -Wall -Wextra -Werror -nostdlib -static -no-pie -Wno-unused-command-line-argument
             -Wl,--build-id=none,--no-warn-rwx-segments,-T,${G_SCRIPT} ${G_SOURCES} -o ${elf}
-    DEPENDS ${G_SOURCES} ${G_SCRIPT}
+    DEPENDS ${G_SOURCES} ${G_HEADERS} ${G_SCRIPT}
     COMMENT "guest payload ${name}" VERBATIM)
   add_custom_target(guest-${name} ALL DEPENDS ${elf})
 endfunction()

@@ -2,7 +2,7 @@
 #ifndef HEC_TESTS_GUEST_H
 #define HEC_TESTS_GUEST_H
 
-#include <stdint.h>
+#include "ports.h"
 
 extern uint32_t entry_eax, entry_ebx, entry_eflags, entry_cr0;
 extern volatile uint32_t pit_count;
@@ -11,36 +11,6 @@ int wrmsr_faults(uint32_t msr, uint32_t lo, uint32_t hi);
 void payload(void);
 void on_irq(void);
 
-static inline void outb(uint16_t port, uint8_t v)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline void outw(uint16_t port, uint16_t v)
-{
-    __asm__ volatile("outw %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline void outl(uint16_t port, uint32_t v)
-{
-    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-static inline uint32_t inl(uint16_t port)
-{
-    uint32_t v;
-    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-static inline uint64_t rdmsr(uint32_t msr)
-{
-    uint64_t v;
-    __asm__ volatile("rdmsr" : "=A"(v) : "c"(msr));
-    return v;
-}
 static inline volatile uint32_t *mmio(uint32_t gpa)
 {
     return (volatile uint32_t *)gpa;

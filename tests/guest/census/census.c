@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../ports.h"
 #include "remap.h"
 
 #define MAX_CPUS 32768u
@@ -51,30 +52,6 @@ static uint32_t cpus;              /* listed */
 static uint64_t idt[256];
 
 /* ---- the machine ---- */
-
-static inline void outb(uint16_t port, uint8_t v)
-{
-    __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static inline void outl(uint16_t port, uint32_t v)
-{
-    __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-    uint8_t v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-
-static inline uint64_t rdmsr(uint32_t msr)
-{
-    uint64_t v;
-    __asm__ volatile("rdmsr" : "=A"(v) : "c"(msr));
-    return v;
-}
 
 static inline void wrmsr(uint32_t msr, uint64_t v)
 {
