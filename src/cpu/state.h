@@ -75,6 +75,23 @@ struct cpu_state {
     struct cpu_fx fx;
 };
 
+/* A local APIC and what is pending at its CPU, in one form for every engine. SDM 3A, "Local APIC Register Address Map".
+ */
+struct cpu_apic {
+    uint64_t base;         /* IA32_APIC_BASE */
+    uint64_t tsc_deadline; /* IA32_TSC_DEADLINE in guest TSC units, 0: disarmed */
+    uint64_t timer_left;   /* guest ns until the timer's next expiry, HEC_NS_NEVER: not armed (not for TSC deadline) */
+    uint8_t regs[1024];    /* the register page; in x2APIC mode the ID register holds all 32 bits */
+    bool nmi_pending, smi_pending, init_pending, sipi_pending;
+    uint8_t sipi_page;
+    bool exception; /* an exception that was raised and not yet delivered */
+    uint8_t exception_vector;
+    bool exception_has_error;
+    uint32_t exception_error;
+    bool injected; /* an interrupt that was acknowledged and not yet delivered */
+    uint8_t injected_vector;
+};
+
 /* Power-on state (SDM 3A, "Processor State After Reset"): CS F000h base FFFF0000h, RIP FFF0h; APs wait for a SIPI. */
 void cpu_state_reset(struct cpu_state *s, bool bsp);
 /* INIT (same table, INIT column): keeps the FPU, MTRRs, CR0.CD/NW and the TSC. APs then wait for a SIPI. */

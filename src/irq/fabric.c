@@ -178,7 +178,7 @@ static int port_deliver(void *opaque, struct irq irq)
 
 struct irq_port fabric_port(struct fabric *f)
 {
-    return (struct irq_port){port_deliver, f};
+    return (struct irq_port){.deliver = port_deliver, .opaque = f};
 }
 
 /* ---- delivery: any thread ---- */

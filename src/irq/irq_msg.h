@@ -53,6 +53,10 @@ struct irq {
 struct irq_port {
     int (*deliver)(void *opaque, struct irq irq);
     void *opaque;
+    /* What an I/O APIC's pin would send now (`irq` NULL: nothing): for a port that must know before it sends, so that
+     * the vector's EOI comes back. NULL: it need not know. Any thread; called when an entry, or what it stands for, has
+     * changed. */
+    void (*pin)(void *opaque, unsigned pin, const struct irq *irq);
 };
 
 /* An interrupt input that a device drives: a pin of the I/O APIC with its PIC twin, or nothing. Wired by vm/machine.c.

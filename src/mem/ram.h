@@ -13,11 +13,18 @@
 #define RAM_HIGH_GPA UINT64_C(0x100000000) /* RAM above the hole */
 #define RAM_PAGE     UINT64_C(4096)
 
+/* Who is told of stores that no vCPU made: an engine that keeps what it made of guest code. Any thread. */
+struct ram_watch {
+    void (*written)(void *opaque, gpa_t gpa, uint64_t len);
+    void *opaque;
+};
+
 struct ram {
-    uint8_t *low;       /* (c) hva of gpa 0 */
-    uint64_t low_size;  /* (c) bytes below the hole, a multiple of 4 KiB */
-    uint8_t *high;      /* (c) hva of gpa 4 GiB, or NULL */
-    uint64_t high_size; /* (c) bytes */
+    uint8_t *low;           /* (c) hva of gpa 0 */
+    uint64_t low_size;      /* (c) bytes below the hole, a multiple of 4 KiB */
+    uint8_t *high;          /* (c) hva of gpa 4 GiB, or NULL */
+    uint64_t high_size;     /* (c) bytes */
+    struct ram_watch watch; /* (c) wired before anybody stores; `written` NULL: nobody */
 };
 
 /* ---- lifecycle ---- */
@@ -36,6 +43,21 @@ static inline uint8_t *ram_hva(const struct ram *r, gpa_t gpa, uint64_t len)
     if (gpa < r->high_size && len <= r->high_size - gpa)
         return r->high + gpa;
     return NULL;
+}
+
+/* A device, a loader or a remapping unit has stored to [gpa, gpa+len): call it after the bytes are there, before
+ * anybody is told of them. */
+static inline void ram_written(const struct ram *r, gpa_t gpa, uint64_t len)
+{
+    if (r->watch.written)
+        r->watch.written(r->watch.opaque, gpa, len);
+}
+
+/* gpa of an hva that is inside the slots. */
+static inline gpa_t ram_gpa(const struct ram *r, const void *hva)
+{
+    uint64_t off = (uint64_t)((const uint8_t *)hva - r->low);
+    return off < r->low_size ? off : RAM_HIGH_GPA + (uint64_t)((const uint8_t *)hva - r->high);
 }
 
 /* Dense number of the RAM page holding `gpa` (0 .. ram_pages()-1), which must be RAM. */

@@ -207,7 +207,7 @@ static void storm_open(struct storm *s)
     struct vtd_config c = vtd_rig_config(true);
     assert_int_equal(ram_init(&s->ram, RIG_RAM, &e), 0);
     c.ram = &s->ram;
-    c.port = (struct irq_port){deliver, s};
+    c.port = (struct irq_port){.deliver = deliver, .opaque = s};
     c.stale = (struct remap_stale){stale, s};
     assert_int_equal(vtd_create(&c, &s->v, &e), 0);
     remap_init(&s->remap, false);

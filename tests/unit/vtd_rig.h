@@ -63,7 +63,7 @@ static inline void vtd_rig_open(struct vtd_rig *r, struct vtd_config c)
     *r = (struct vtd_rig){.tail = 0};
     assert_int_equal(ram_init(&r->ram, RIG_RAM, &e), 0);
     c.ram = &r->ram;
-    c.port = (struct irq_port){vtd_rig_deliver, r};
+    c.port = (struct irq_port){.deliver = vtd_rig_deliver, .opaque = r};
     c.stale = (struct remap_stale){vtd_rig_stale, r};
     assert_int_equal(vtd_create(&c, &r->v, &e), 0);
     remap_init(&r->remap, false);
