@@ -134,7 +134,7 @@ static bool seen_all(struct storm *s)
 static void *sender(void *opaque)
 {
     struct storm *s = ((struct hand *)opaque)->s;
-    struct irq_port port = {deliver, s};
+    struct irq_port port = {.deliver = deliver, .opaque = s};
     for (unsigned k = 0; k < ROUNDS || (!seen_all(s) && k < PATIENCE); k++) {
         if (k % 64 == 0)
             sched_yield();
@@ -159,7 +159,7 @@ static void *poster(void *opaque)
 {
     struct hand *h = opaque;
     struct storm *s = h->s;
-    struct irq_port port = {deliver, s};
+    struct irq_port port = {.deliver = deliver, .opaque = s};
     unsigned patience = PATIENCE;
     for (unsigned k = 0; k < ROUNDS / 4 && patience; k++) {
         struct remap_result r;

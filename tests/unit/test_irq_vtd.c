@@ -374,7 +374,7 @@ static void posting_notes_and_notifies_once(void **state)
     q = send_as(&r, handle(21), 1); /* somebody has been told already */
     assert_int_equal(q.fault, REMAP_POSTED);
     assert_int_equal(pd[3], BIT(62));
-    struct irq_port port = {vtd_rig_deliver, &r};
+    struct irq_port port = {.deliver = vtd_rig_deliver, .opaque = &r};
     assert_int_equal(remap_deliver_msi(&r.remap, port, handle(21), REQUESTER_ID(1)), 1);
     assert_int_equal(r.delivered, 0);
     pd[4] = (pd[4] & ~UINT64_C(1)) | 2; /* suppressed */
