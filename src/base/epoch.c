@@ -4,8 +4,8 @@ void epoch_init(struct epoch *e)
 {
     pthread_mutex_init(&e->lock, NULL);
     atomic_init(&e->now, 1);
-    for (int i = 0; i < EPOCH_MAX_SLOTS; i++)
-        atomic_init(&e->slot[i], 0);
+    for (unsigned i = 0; i < EPOCH_MAX_SLOTS; i++)
+        atomic_init(&e->slot[i * EPOCH_STRIDE], 0);
     atomic_init(&e->slots, 0);
     e->retired = NULL;
 }
@@ -20,12 +20,14 @@ int epoch_slot(struct epoch *e)
     return (int)n;
 }
 
-/* The oldest epoch a reader may still be in. */
+/* The oldest epoch a reader may still be in. A slot that was handed out after the count was read is entered after that
+ * too, and its reader finds what replaced the retired. */
 static uint64_t epoch_oldest(struct epoch *e)
 {
     uint64_t oldest = UINT64_MAX;
-    for (int i = 0; i < EPOCH_MAX_SLOTS; i++) {
-        uint64_t at = atomic_load_explicit(&e->slot[i], memory_order_seq_cst);
+    uint32_t n = atomic_load_explicit(&e->slots, memory_order_seq_cst);
+    for (uint32_t i = 0; i < n && i < EPOCH_MAX_SLOTS; i++) {
+        uint64_t at = atomic_load_explicit(&e->slot[i * EPOCH_STRIDE], memory_order_seq_cst);
         if (at && at < oldest)
             oldest = at;
     }

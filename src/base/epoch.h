@@ -10,7 +10,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define EPOCH_MAX_SLOTS 256
+#define EPOCH_MAX_SLOTS 4352 /* 4096 threads that are a vCPU each, and a few that serve devices */
+#define EPOCH_STRIDE    8    /* words from one slot to the next: each has a cache line of its own */
 
 /* Part of every object that may be retired, so that retiring needs no memory and cannot fail. Nothing in it means
  * anything before epoch_retire(). */
@@ -22,11 +23,12 @@ struct epoch_node {
 };
 
 struct epoch {
-    pthread_mutex_t lock;                   /* writers only */
-    _Atomic uint64_t now;                   /* (a) starts at 1 */
-    _Atomic uint64_t slot[EPOCH_MAX_SLOTS]; /* (a) 0: outside; else the epoch it entered in */
-    _Atomic uint32_t slots;                 /* (a) slots handed out */
-    struct epoch_node *retired;             /* (l) */
+    pthread_mutex_t lock;       /* writers only */
+    _Atomic uint64_t now;       /* (a) starts at 1 */
+    _Atomic uint32_t slots;     /* (a) slots handed out; collecting looks at these only */
+    struct epoch_node *retired; /* (l) */
+    /* (a) every EPOCH_STRIDE-th word: 0 outside, else the epoch it entered in */
+    _Atomic uint64_t slot[EPOCH_MAX_SLOTS * EPOCH_STRIDE];
 };
 
 /* ---- lifecycle ---- */
@@ -43,12 +45,13 @@ void epoch_retire(struct epoch *e, struct epoch_node *node, void *p, void (*fn)(
 /* ---- the slot's thread only ---- */
 static inline void epoch_enter(struct epoch *e, int slot)
 {
-    atomic_store_explicit(&e->slot[slot], atomic_load_explicit(&e->now, memory_order_relaxed), memory_order_seq_cst);
+    atomic_store_explicit(&e->slot[slot * EPOCH_STRIDE], atomic_load_explicit(&e->now, memory_order_relaxed),
+                          memory_order_seq_cst);
 }
 
 static inline void epoch_leave(struct epoch *e, int slot)
 {
-    atomic_store_explicit(&e->slot[slot], 0, memory_order_release);
+    atomic_store_explicit(&e->slot[slot * EPOCH_STRIDE], 0, memory_order_release);
 }
 
 #endif

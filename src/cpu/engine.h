@@ -6,6 +6,9 @@
  * An engine with ENGINE_OWN_THREADS wants a thread for each vCPU: its vcpu_run() knows no budget, waits by itself while
  * the vCPU is halted, and comes back only for ATTN_EXIT, a shutdown or an error. One with ENGINE_OWN_APICS has local
  * APICs of its own: there is no fabric, interrupts go to its port().
+ *
+ * Whoever runs vCPUs is inside the machine's epoch while vcpu_run() runs, except with ENGINE_OWN_THREADS: that
+ * vcpu_run() is called outside, and enters (cpu_run.epoch_slot) only while it serves an exit of the guest.
  */
 #ifndef HEC_CPU_ENGINE_H
 #define HEC_CPU_ENGINE_H
@@ -39,6 +42,7 @@ struct cpu_run {
     uint64_t now;    /* guest ns at entry (virtual time: one instruction is one ns) */
     uint64_t budget; /* instructions; the engine may overrun by one block */
     unsigned worker; /* 0 .. workers-1: which worker thread this is */
+    int epoch_slot;  /* this thread's, for ENGINE_OWN_THREADS */
     /* out */
     uint64_t used; /* instructions executed */
     enum cpu_exit_kind exit;
@@ -70,6 +74,7 @@ struct engine_config {
     const struct cpuid_model *cpuid;
     struct pv *pv;
     struct guest_clock *clock;
+    struct epoch *epoch;
     const struct trace *trace;
     bool deterministic; /* seeded RDRAND, no host time */
     uint64_t seed;
@@ -87,6 +92,7 @@ struct engine_stats {
     uint64_t exits, mmio, pio, irq_exits, halts, signal_exits, injected; /* summed over vCPUs, since creation */
     uint32_t inhibits;                                                   /* APICv inhibits now (inhibit.h) */
     bool inhibits_known;                                                 /* the host lets them be read */
+    uint32_t started; /* vCPUs that have run guest code since they were reset */
 };
 
 struct engine_ops {

@@ -409,6 +409,7 @@ static int make_cpus(struct machine *m, struct err *e)
                               .cpuid = &m->cpuid,
                               .pv = m->pv,
                               .clock = &m->clock,
+                              .epoch = &m->epoch,
                               .trace = &m->trace,
                               .deterministic = m->cfg->deterministic,
                               .seed = m->cfg->seed};
