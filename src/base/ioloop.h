@@ -67,7 +67,8 @@ void ioloop_fd_remove(struct ioloop *l, struct ioloop_fd *f);
 /* At host time `at` (clock_host_ns()); replaces an earlier deadline. At most 64 timers are armed at once. */
 void ioloop_timer_arm(struct ioloop *l, struct ioloop_timer *t, uint64_t at);
 void ioloop_timer_cancel(struct ioloop *l, struct ioloop_timer *t);
-/* A bell that the loop forgets: whoever embeds it goes away. */
+/* A bell that the loop forgets, rung or not: whoever embeds it goes away. Nobody rings it any more, or a later ring may
+ * come as the first of a new life. */
 void ioloop_bell_remove(struct ioloop *l, struct ioloop_bell *b);
 
 #endif
