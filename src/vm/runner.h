@@ -1,5 +1,7 @@
-/* N vCPUs on M worker threads, and guest time.
+/* Who runs vCPUs, and guest time. Two kinds: a pool of M worker threads that N vCPUs share, for engines that run a
+ * vCPU for a slice, and a thread a vCPU, for engines that want it so (ENGINE_OWN_THREADS).
  *
+ * The pool (runner_pool.c).
  * Virtual time: one instruction is one ns. Each vCPU has its own time; workers always take the vCPU that is earliest,
  * be it runnable or asleep until its APIC timer, and never run one far ahead of another that is running. So the
  * machine's time is the minimum over the runnable vCPUs, and when all sleep it jumps to the first deadline (paced to
@@ -8,6 +10,10 @@
  * A vCPU is parked, queued or running. Parked and queued vCPUs belong to a home worker, whose lock guards the change;
  * there is no machine-wide lock. Lost wake-ups cannot happen: who kicks sets the attention word before it looks at the
  * state, who parks sets the state before it looks at the attention word.
+ *
+ * A thread a vCPU (runner_threads.c). Time is real. The threads are made once, by the first prepare or start, and stay
+ * until the runner is destroyed: between stop and start they sleep on one futex, so that pausing and going on cost each
+ * thread one wake-up and one kick. One more thread serves the device timers.
  */
 #ifndef HEC_VM_RUNNER_H
 #define HEC_VM_RUNNER_H
@@ -17,13 +23,14 @@
 
 struct runner;
 
-/* Something a vCPU did that ends the run: a triple fault or a host failure. Called on a worker thread, which will not
- * run that vCPU again before runner_stop(). */
+/* Something a vCPU did that ends the run: a triple fault or a host failure. Called on the thread that ran it, which
+ * will not run that vCPU again before runner_stop(). */
 typedef void runner_exit_fn(void *opaque, vcpu_idx_t cpu, enum cpu_exit_kind kind, const char *why);
 
 struct runner_config {
     uint32_t vcpus;
-    unsigned workers;
+    bool own_threads;          /* a thread a vCPU; else the pool */
+    unsigned workers;          /* of the pool */
     bool pace;                 /* virtual time: do not let an idle guest outrun the wall clock */
     bool hash;                 /* keep the rolling hash (deterministic mode, one worker) */
     struct guest_clock *clock; /* all borrowed */
@@ -31,26 +38,29 @@ struct runner_config {
     struct epoch *epoch;
     const struct trace *trace;
     const char *thread_name; /* prefix of worker thread names, NULL: "hecaton" */
+    bool debug_threads;      /* a vCPU's own thread is named as QEMU's users know it: "CPU 12/KVM" */
     runner_exit_fn *on_exit;
     void *opaque;
 };
 
 struct runner_stats {
     uint64_t guest_ns;
-    uint64_t instructions;
-    uint32_t started; /* vCPUs that have executed an instruction */
-    bool stuck;       /* nothing runs, nothing is due: only a kick can go on */
+    uint64_t instructions; /* 0 if the engine does not count them */
+    uint32_t started;      /* vCPUs that have executed an instruction */
+    bool stuck;            /* nothing runs, nothing is due: only a kick can go on (the pool knows) */
 };
 
 /* ---- lifecycle ---- */
 int runner_create(const struct runner_config *c, struct runner **out, struct err *e);
 /* The engine comes after the runner, because the fabric's kick hook needs the runner. Once, before runner_start(). */
 void runner_attach(struct runner *r, const struct engine_ops *ops, struct engine_vm *vm, struct fabric *fabric);
-void runner_destroy(struct runner *r); /* workers have been stopped */
-/* Start the worker threads; every vCPU is looked at once. -errno. */
+void runner_destroy(struct runner *r); /* it has been stopped */
+/* Make the threads that stay, none of which runs a vCPU before runner_start(): what can fail, early. -errno. */
+int runner_prepare(struct runner *r, struct err *e);
+/* Let vCPUs run; every one is looked at once. -errno. */
 int runner_start(struct runner *r, struct err *e);
-/* Stop all workers and join them; nothing if none runs (a failed runner_start() leaves none). Not on a worker. May be
- * followed by runner_start(). */
+/* Let none run any more, and wait until none does; nothing if none runs (a failed runner_start() leaves none). Not on a
+ * thread that runs vCPUs. May be followed by runner_start(). */
 void runner_stop(struct runner *r);
 
 /* ---- any thread ---- */
