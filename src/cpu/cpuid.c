@@ -28,7 +28,7 @@ enum {
 
 enum { LEVEL_SMT = 1, LEVEL_CORE = 2, LEVEL_DIE = 5 };
 
-#define TSC_HZ     1000000000u
+#define CRYSTAL_HZ 1000000000u
 #define LINE_SIZE  64u
 #define L3_SHARERS 64u /* threads that share an L3: keeps the guest's scheduler domains hierarchical */
 #define LIN_BITS   48u
@@ -118,6 +118,11 @@ static void cache(const struct cpuid_model *m, uint32_t sub, struct cpuid_regs *
 
 /* ---- leaves ---- */
 
+static uint32_t tsc_khz(const struct cpuid_model *m)
+{
+    return m->tsc_khz ? m->tsc_khz : CRYSTAL_HZ / 1000;
+}
+
 static void vendor(const struct cpuid_model *m, uint32_t max, struct cpuid_regs *r)
 {
     r->eax = max;
@@ -170,11 +175,13 @@ static void basic(const struct cpuid_model *m, const struct cpuid_cpu *cpu, uint
     case 0xb:
         topology(m, cpu, false, sub, r);
         break;
-    case 0x15:
-        *r = (struct cpuid_regs){.eax = 1, .ebx = 1, .ecx = TSC_HZ};
+    case 0x15: /* TSC rate = crystal * EBX / EAX; the crystal clocks the APIC timer */
+        *r = (struct cpuid_regs){.eax = 1, .ebx = 1, .ecx = CRYSTAL_HZ};
+        if (m->tsc_khz)
+            *r = (struct cpuid_regs){.eax = CRYSTAL_HZ / 1000, .ebx = m->tsc_khz, .ecx = CRYSTAL_HZ};
         break;
     case 0x16: /* MHz: base, maximum, bus */
-        *r = (struct cpuid_regs){.eax = 1000, .ebx = 1000, .ecx = 100};
+        *r = (struct cpuid_regs){.eax = tsc_khz(m) / 1000, .ebx = tsc_khz(m) / 1000, .ecx = 100};
         break;
     case 0x1f:
         topology(m, cpu, true, sub, r);
@@ -196,7 +203,7 @@ static void kvm_leaf(const struct cpuid_model *m, uint32_t base, uint32_t n, str
         r->eax = m->kvm_features;
         break;
     case 0x10: /* kHz: TSC, APIC timer */
-        *r = (struct cpuid_regs){.eax = TSC_HZ / 1000, .ebx = TSC_HZ / 1000};
+        *r = (struct cpuid_regs){.eax = tsc_khz(m), .ebx = CRYSTAL_HZ / 1000};
         break;
     default:
         break;

@@ -31,6 +31,7 @@ struct cpuid_model {
     uint32_t xen_features;       /* leaf Xen base + 4 EAX; 0: no Xen leaves */
     uint32_t ext_dest_asked;     /* enum cpuid_ext_dest: switched on by name */
     bool hypervisor;             /* leaf 1 ECX[31] and the 4000000xh leaves */
+    uint32_t tsc_khz;            /* rate of the TSC that leaves 15h, 16h and 40000010h tell; 0: 1 GHz */
     uint8_t phys_bits;           /* MAXPHYADDR */
     uint64_t arch_capabilities;  /* MSR 10Ah */
     char vendor[13];
@@ -56,6 +57,17 @@ struct cpuid_cpu {
  * model, flag or value: -EINVAL and a line that names the nearest known one. */
 int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_topology *topo, uint32_t vcpus,
                      uint32_t max_apic_id, struct err *e);
+
+/* What another engine can do, in place of the built-in one's abilities: only feature words, vendor, brand, signature
+ * and phys_bits count. `gives` is what the model has unless flags say otherwise, `can` what they may add to that. */
+struct cpuid_offer {
+    const char *who; /* for messages: "this host's KVM" */
+    struct cpuid_model can, gives;
+};
+
+/* cpuid_model_init() from an offer. All model names mean what the offer gives. */
+int cpuid_model_init_from(struct cpuid_model *m, const struct cpuid_offer *o, const char *spec,
+                          const struct cpu_topology *topo, uint32_t vcpus, uint32_t max_apic_id, struct err *e);
 
 /* Which interfaces promise 15-bit destination IDs (enum cpuid_ext_dest bits). */
 unsigned cpuid_ext_dest(const struct cpuid_model *m);

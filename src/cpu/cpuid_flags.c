@@ -126,7 +126,10 @@ static const char *const properties[] = {"kvm", "vendor", "phys-bits", "model-id
 struct parse {
     struct cpuid_model *m;
     uint64_t word[W_COUNT];
-    uint64_t possible[W_COUNT]; /* what this host can execute of `implemented` */
+    uint64_t given[W_COUNT];       /* what is on unless flags say otherwise */
+    uint64_t implemented[W_COUNT]; /* what the engine has */
+    uint64_t possible[W_COUNT];    /* what it has on this host */
+    const char *who;               /* the engine */
     struct err *e;
 };
 
@@ -142,6 +145,27 @@ static void host_limits(uint64_t possible[W_COUNT])
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         b = 0;
     possible[W_7B] &= b | ~(uint64_t)HOST_7B;
+}
+
+/* The way back; what is behind a flag that is off counts as absent. */
+static void model_to_words(const struct cpuid_model *m, uint64_t w[W_COUNT])
+{
+    w[W_1C] = m->std1_ecx;
+    w[W_1D] = m->std1_edx;
+    w[W_7B] = m->std7_ebx;
+    w[W_7C] = m->std7_ecx;
+    w[W_7D] = m->std7_edx;
+    w[W_71A] = m->std7_1_eax;
+    w[W_72D] = m->std7_2_edx;
+    w[W_E1C] = m->ext1_ecx;
+    w[W_E1D] = m->ext1_edx;
+    w[W_6A] = m->std6_eax;
+    w[W_E7D] = m->ext7_edx;
+    w[W_KVM] = m->kvm_features;
+    w[W_HVR] = m->hv_recommend;
+    w[W_HVS] = m->hv_stack;
+    w[W_XEN] = m->xen_features;
+    w[W_ARCH] = m->arch_capabilities;
 }
 
 static void words_to_model(const uint64_t w[W_COUNT], struct cpuid_model *m)
@@ -203,15 +227,15 @@ static uint32_t ext_dest_of(const struct flag *f)
 static int set_flag(struct parse *p, const char *name, bool on)
 {
     if (!strcmp(name, "kvm")) {
-        p->word[W_KVM] = on ? DO_KVM : 0;
+        p->word[W_KVM] = on ? p->given[W_KVM] : 0;
         return 0;
     }
     const struct flag *f = find_flag(name);
     if (!f)
         return unknown_flag(p, name);
     uint64_t mask = flag_mask(f);
-    if (on && mask & ~implemented[f->word])
-        return err_set(p->e, -EINVAL, "-cpu: the built-in engine has no '%s'; leave it out", name);
+    if (on && mask & ~p->implemented[f->word])
+        return err_set(p->e, -EINVAL, "-cpu: %s has no '%s'; leave it out", p->who, name);
     if (on && mask & ~p->possible[f->word])
         return err_set(p->e, -EINVAL, "-cpu: '%s' needs a host CPU that has it; leave it out", name);
     p->word[f->word] = on ? p->word[f->word] | mask : p->word[f->word] & ~mask;
@@ -301,10 +325,22 @@ static int parse_list(struct parse *p, char *list)
 
 /* ---- lifecycle ---- */
 
+static int parse_spec(struct parse *p, const char *spec)
+{
+    char *list = strdup(spec ? spec : "max");
+    if (!list)
+        return err_set(p->e, -ENOMEM, "out of memory for -cpu");
+    memcpy(p->word, p->given, sizeof p->word);
+    int rc = parse_list(p, list);
+    free(list);
+    words_to_model(p->word, p->m);
+    return rc;
+}
+
 int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_topology *topo, uint32_t vcpus,
                      uint32_t max_apic_id, struct err *e)
 {
-    struct parse p = {.m = m, .e = e};
+    struct parse p = {.m = m, .e = e, .who = "the built-in engine"};
     *m = (struct cpuid_model){.topo = *topo,
                               .vcpus = vcpus,
                               .max_apic_id = max_apic_id,
@@ -312,16 +348,25 @@ int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_t
                               .phys_bits = 46,
                               .vendor = "GenuineIntel",
                               .brand = "Hecaton Virtual CPU"};
+    memcpy(p.implemented, implemented, sizeof p.implemented);
     host_limits(p.possible);
-    memcpy(p.word, p.possible, sizeof p.word);
-    p.word[W_HVR] = p.word[W_HVS] = p.word[W_XEN] = 0; /* other hypervisors' leaves are for those who ask */
-    char *list = strdup(spec ? spec : "max");
-    if (!list)
-        return err_set(e, -ENOMEM, "out of memory for -cpu");
-    int rc = parse_list(&p, list);
-    free(list);
-    words_to_model(p.word, m);
-    return rc;
+    memcpy(p.given, p.possible, sizeof p.given);
+    p.given[W_HVR] = p.given[W_HVS] = p.given[W_XEN] = 0; /* other hypervisors' leaves are for those who ask */
+    return parse_spec(&p, spec);
+}
+
+int cpuid_model_init_from(struct cpuid_model *m, const struct cpuid_offer *o, const char *spec,
+                          const struct cpu_topology *topo, uint32_t vcpus, uint32_t max_apic_id, struct err *e)
+{
+    struct parse p = {.m = m, .e = e, .who = o->who};
+    *m = o->gives;
+    m->topo = *topo;
+    m->vcpus = vcpus;
+    m->max_apic_id = max_apic_id;
+    model_to_words(&o->gives, p.given);
+    model_to_words(&o->can, p.possible);
+    memcpy(p.implemented, p.possible, sizeof p.implemented);
+    return parse_spec(&p, spec);
 }
 
 /* ---- any thread ---- */
