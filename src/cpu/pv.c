@@ -45,7 +45,7 @@ struct pvsteal {
 
 struct pv_cpu {
     uint64_t wall_msr, clock_msr, steal_msr; /* (v) */
-    struct pvsteal *steal;                   /* (v) hva while enabled */
+    struct pvsteal *steal;                   /* (v) hva while enabled, of steal_at() */
     uint64_t left_at;                        /* (v) guest ns of the last pv_leave() */
     bool left_runnable;                      /* (v) */
     atomic_bool unhalted;                    /* (a) */
@@ -129,6 +129,7 @@ static void write_wall(struct pv *pv, gpa_t gpa)
                        .sec = (uint32_t)(pv->cfg.wall_at_zero / NS_PER_SEC),
                        .nsec = (uint32_t)(pv->cfg.wall_at_zero % NS_PER_SEC)};
     memcpy(at, &w, sizeof w);
+    ram_written(pv->cfg.ram, gpa, sizeof w);
 }
 
 /* kvmclock is the TSC itself: both count guest ns, so one fixed record serves for ever: ns = (tsc << 1) * 2^31 >> 32.
@@ -141,6 +142,12 @@ static void write_clock(struct pv *pv, gpa_t gpa)
     bool stable = pv->cfg.features & PV_CLOCKSOURCE_STABLE;
     struct pvclock c = {.version = 2, .tsc_to_system_mul = 1u << 31, .tsc_shift = 1, .flags = stable ? 1 : 0};
     memcpy(at, &c, sizeof c);
+    ram_written(pv->cfg.ram, gpa, sizeof c);
+}
+
+static gpa_t steal_at(uint64_t msr)
+{
+    return msr & ~UINT64_C(0x3f);
 }
 
 static bool write_steal_msr(struct pv *pv, struct pv_cpu *p, uint64_t now, uint64_t val)
@@ -148,7 +155,7 @@ static bool write_steal_msr(struct pv *pv, struct pv_cpu *p, uint64_t now, uint6
     if (val & 0x3e)
         return false;
     p->steal_msr = val;
-    p->steal = val & 1 ? (struct pvsteal *)ram_hva(pv->cfg.ram, val & ~UINT64_C(0x3f), sizeof(struct pvsteal)) : NULL;
+    p->steal = val & 1 ? (struct pvsteal *)ram_hva(pv->cfg.ram, steal_at(val), sizeof(struct pvsteal)) : NULL;
     p->left_at = now;
     p->left_runnable = false;
     return true;
@@ -275,6 +282,7 @@ bool pv_enter(struct pv *pv, vcpu_idx_t cpu, uint64_t now)
         p->left_runnable = false;
     }
     uint8_t old = __atomic_exchange_n(&s->preempted, 0, __ATOMIC_SEQ_CST);
+    ram_written(pv->cfg.ram, steal_at(p->steal_msr), sizeof *s);
     return (old & STEAL_FLUSH_TLB) && (pv->cfg.features & PV_TLB_FLUSH);
 }
 
@@ -283,6 +291,8 @@ void pv_leave(struct pv *pv, vcpu_idx_t cpu, uint64_t now, bool runnable)
     struct pv_cpu *p = &pv->cpu[cpu.i];
     p->left_at = now;
     p->left_runnable = runnable;
-    if (p->steal)
-        __atomic_store_n(&p->steal->preempted, STEAL_PREEMPTED, __ATOMIC_SEQ_CST);
+    if (!p->steal)
+        return;
+    __atomic_store_n(&p->steal->preempted, STEAL_PREEMPTED, __ATOMIC_SEQ_CST);
+    ram_written(pv->cfg.ram, steal_at(p->steal_msr), sizeof *p->steal);
 }

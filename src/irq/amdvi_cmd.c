@@ -27,10 +27,12 @@ static const uint64_t reserved[16][2] = {
 static bool completion_wait(struct amdvi *a, const uint64_t q[2])
 {
     if (q[0] & 1) {
-        uint8_t *p = ram_hva(a->cfg.ram, q[0] & ((UINT64_C(1) << 52) - 8), 8);
+        gpa_t at = q[0] & ((UINT64_C(1) << 52) - 8);
+        uint8_t *p = ram_hva(a->cfg.ram, at, 8);
         if (!p)
             return false;
         atomic_store_explicit((_Atomic uint64_t *)(void *)p, q[1], memory_order_release);
+        ram_written(a->cfg.ram, at, 8);
     }
     if (q[0] & 2) {
         a->status |= ST_COM_WAIT;

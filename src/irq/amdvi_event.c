@@ -73,12 +73,14 @@ void amdvi_log_locked(struct amdvi *a, struct amdvi_event ev)
     if (next == (a->evt_head & (size - 1))) {
         a->status = (a->status | ST_EVT_OVERFLOW) & ~ST_EVT_RUN;
     } else {
-        uint8_t *p = ram_hva(a->cfg.ram, (a->evt_base & ADDR_51_12) + tail, 16);
+        gpa_t at = (a->evt_base & ADDR_51_12) + tail;
+        uint8_t *p = ram_hva(a->cfg.ram, at, 16);
         if (!p)
             return;
         encode(&ev, q);
         atomic_store_explicit((_Atomic uint64_t *)(void *)(p + 8), q[1], memory_order_relaxed);
         atomic_store_explicit((_Atomic uint64_t *)(void *)p, q[0], memory_order_release);
+        ram_written(a->cfg.ram, at, 16);
         a->evt_tail = next;
         a->status |= ST_EVT_INT;
     }

@@ -185,7 +185,11 @@ static bool posted(struct request *q)
     if (control & PD_RSVD || (!eim && control & PD_NDST8_RSVD))
         return block_entry(q, REMAP_VTD_DESCRIPTOR_RSVD);
     q->res->fault = REMAP_POSTED;
-    if (q->flags & REMAP_LOOKUP || !post(pd, IRTE_VECTOR(q->lo), q->lo & IRTE_URG, &control))
+    if (q->flags & REMAP_LOOKUP)
+        return true;
+    bool notify = post(pd, IRTE_VECTOR(q->lo), q->lo & IRTE_URG, &control);
+    ram_written(q->v->cfg.ram, at, PD_SIZE);
+    if (!notify)
         return true;
     q->res->fault = REMAP_OK;
     q->res->irq = (struct irq){.dest = PD_NDST(control, eim), .vector = PD_NV(control), .assert_ = 1, .dest8 = !eim};

@@ -68,6 +68,7 @@ static bool do_wait(struct vtd *v, struct desc d)
         if (!status)
             return false;
         __atomic_store_n(status, (uint32_t)(d.lo >> 32), __ATOMIC_RELEASE);
+        ram_written(v->cfg.ram, d.hi, 4);
     }
     if (d.lo & WAIT_IF && !(v->ics & VTD_ICS_IWC)) {
         v->ics |= VTD_ICS_IWC;

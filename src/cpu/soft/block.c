@@ -276,20 +276,27 @@ void block_store(struct soft_vcpu *v, gpa_t gpa, unsigned len)
     stored(v->vm->blocks, v, gpa, len);
 }
 
+/* Within one page. The thread may be none that a flush stops, so what the page has is looked at under the lock. */
+static void dma_write_page(struct block_cache *c, gpa_t gpa, uint64_t n)
+{
+    pthread_mutex_lock(&c->lock);
+    struct code_page *p = code_page(c, gpa);
+    if (marked(p) && atomic_load_explicit(&p->granules, memory_order_relaxed) & granule_mask(gpa & 0xfff, n))
+        kill_blocks(p, NULL);
+    pthread_mutex_unlock(&c->lock);
+}
+
 void block_dma_write(struct soft_vm *vm, gpa_t gpa, uint64_t len)
 {
     struct block_cache *c = vm->blocks;
     atomic_thread_fence(memory_order_seq_cst); /* the bytes before the marks and the bits */
-    pthread_mutex_lock(&c->lock);              /* the thread may be none that a flush stops */
     while (len && ram_hva(c->ram, gpa, 1)) {
         uint64_t n = min_u64(len, RAM_PAGE - (gpa & 0xfff));
-        struct code_page *p = code_page(c, gpa);
-        if (marked(p) && atomic_load_explicit(&p->granules, memory_order_relaxed) & granule_mask(gpa & 0xfff, n))
-            kill_blocks(p, NULL);
+        if (code_page(c, gpa))
+            dma_write_page(c, gpa, n);
         gpa += n;
         len -= n;
     }
-    pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- look-up ---- */
