@@ -105,6 +105,7 @@ static bool dma_read(struct fw_cfg *f, gpa_t gpa, uint32_t len)
         if (n)
             memcpy(p, f->item + f->offset, n);
         memset(p + n, 0, span - n);
+        ram_written(f->cfg.ram, gpa, span);
         f->offset += n;
         gpa += span;
         len -= span;
@@ -139,6 +140,7 @@ static void dma_run(struct fw_cfg *f)
     uint32_t answer = __builtin_bswap32(ok ? 0 : DMA_ERROR);
     atomic_signal_fence(memory_order_seq_cst);
     st32(req, answer);
+    ram_written(f->cfg.ram, gpa, 4);
 }
 
 /* Writing the low half, or the whole, starts the transfer. */

@@ -82,7 +82,8 @@ struct vm_config {
     enum vm_boot boot;                 /* -machine boot= */
     const char *cpu;                   /* -cpu as given, for cpuid_model_init(); NULL: the default model */
     enum vm_accel accel[VM_ACCEL_MAX]; /* tried in this order */
-    unsigned accels;
+    unsigned accels;                   /* 0: whatever runs this machine best on this host */
+    enum vm_accel engine;              /* the one that runs it: accel_choose()'s answer */
 
     enum vm_time time;
     bool deterministic;

@@ -1,6 +1,7 @@
 #include "vm/machine_priv.h"
 
 #include "irq/inhibit.h"
+#include "vm/accel.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -12,10 +13,19 @@
 
 /* ---- interrupt lines ---- */
 
+bool machine_engine_has_irqchip(const struct machine *m)
+{
+    return machine_has(m, ENGINE_OWN_APICS) && m->cfg->irqchip == VM_IRQCHIP_ON;
+}
+
 /* An ISA interrupt: the PIC's input and the I/O APIC's pin, where IRQ 0 is pin 2 (the MADT's override says so). */
 static void isa_line(void *opaque, unsigned irq, bool level)
 {
     struct machine *m = opaque;
+    if (!m->ioapic) {
+        m->ops->gsi(m->engine, irq, level);
+        return;
+    }
     pic_set_irq(&m->pic, irq, level);
     ioapic_set_pin(m->ioapic, irq == 0 ? 2 : irq, level);
 }
@@ -25,11 +35,23 @@ static struct irq_line isa(struct machine *m, unsigned irq)
     return (struct irq_line){.set = isa_line, .opaque = m, .gsi = irq};
 }
 
+static void gsi_line(void *opaque, unsigned gsi, bool level)
+{
+    struct machine *m = opaque;
+    if (m->ioapic)
+        ioapic_set_pin(m->ioapic, gsi, level);
+    else
+        m->ops->gsi(m->engine, gsi, level);
+}
+
 /* INTR goes to the boot CPU's LINT0, as in virtual wire mode. */
 static void pic_output(void *opaque, bool level)
 {
     struct machine *m = opaque;
-    fabric_lint(m->fabric, VCPU_IDX(0), 0, level);
+    if (m->fabric)
+        fabric_lint(m->fabric, VCPU_IDX(0), 0, level);
+    else
+        m->ops->intr(m->engine, level);
 }
 
 /* ---- devices ---- */
@@ -53,6 +75,8 @@ static int make_console(struct machine *m, struct err *e)
 static int make_pic(struct machine *m, struct err *e)
 {
     struct pic_config c = {.ports = &m->ports, .output = pic_output, .output_opaque = m, .trace = &m->trace};
+    if (machine_engine_has_irqchip(m))
+        return 0;
     return pic_init(&m->pic, &c, e);
 }
 
@@ -127,14 +151,13 @@ static int make_shutdown_port(struct machine *m, struct err *e)
 
 static int make_testdev(struct machine *m, struct err *e)
 {
-    struct testdev_config c = {
-        .ports = &m->ports, .mmio = &m->mmio, .irq = {.set = ioapic_line_set, .opaque = m->ioapic}};
+    struct testdev_config c = {.ports = &m->ports, .mmio = &m->mmio, .irq = {.set = gsi_line, .opaque = m}};
     return m->cfg->pc_testdev ? testdev_init(&m->testdev, &c, e) : 0;
 }
 
 static int make_irqtest(struct machine *m, struct err *e)
 {
-    struct irqtest_config c = {.ports = &m->ports, .remap = &m->remap, .port = fabric_port(m->fabric)};
+    struct irqtest_config c = {.ports = &m->ports, .remap = &m->remap, .port = m->port};
     return m->cfg->irq_test ? irqtest_init(&m->irqtest, &c, e) : 0;
 }
 
@@ -174,7 +197,7 @@ static void drop_serial(struct machine *m)
             name##_reset(&m->name);                                                                                    \
     }
 
-DROP(pic, true)
+DROP(pic, !machine_engine_has_irqchip(m))
 DROP(pit, true)
 DROP(rtc, true)
 DROP(pm, true)
@@ -183,7 +206,7 @@ DROP(shutdown_port, true)
 DROP(testdev, m->cfg->pc_testdev)
 DROP(irqtest, m->cfg->irq_test)
 DROP(fw_cfg, true)
-RESET(pic, true)
+RESET(pic, !machine_engine_has_irqchip(m))
 RESET(pit, true)
 RESET(rtc, true)
 RESET(pm, true)
@@ -261,8 +284,11 @@ static unsigned worker_count(const struct vm_config *c)
 }
 
 /* Real time is honest only while every vCPU has a worker of its own. */
-static bool wants_real_time(const struct vm_config *c)
+static bool wants_real_time(const struct machine *m)
 {
+    const struct vm_config *c = m->cfg;
+    if (machine_has(m, ENGINE_OWN_THREADS))
+        return true;
     if (c->deterministic || c->time == VM_TIME_VIRTUAL)
         return false;
     return c->time == VM_TIME_REAL || c->smp.cpus <= worker_count(c);
@@ -276,6 +302,7 @@ static bool ext_dest_id(const struct machine *m)
 static int make_runner(struct machine *m, struct err *e)
 {
     struct runner_config c = {.vcpus = m->cfg->smp.cpus,
+                              .own_threads = machine_has(m, ENGINE_OWN_THREADS),
                               .workers = worker_count(m->cfg),
                               .pace = !m->clock.real && !m->cfg->deterministic,
                               .hash = m->cfg->deterministic,
@@ -284,6 +311,7 @@ static int make_runner(struct machine *m, struct err *e)
                               .epoch = &m->epoch,
                               .trace = &m->trace,
                               .thread_name = m->cfg->debug_threads && m->cfg->name[0] ? m->cfg->name : NULL,
+                              .debug_threads = m->cfg->debug_threads,
                               .on_exit = machine_on_vcpu_exit,
                               .opaque = m};
     int rc = runner_create(&c, &m->runner, e);
@@ -314,7 +342,12 @@ static int make_fabric(struct machine *m, struct err *e)
                               .extint_opaque = &m->pic,
                               .epoch = &m->epoch,
                               .trace = &m->trace};
-    return fabric_create(&c, &m->fabric, e);
+    if (machine_has(m, ENGINE_OWN_APICS))
+        return 0;
+    int rc = fabric_create(&c, &m->fabric, e);
+    if (!rc)
+        m->port = fabric_port(m->fabric);
+    return rc;
 }
 
 static int make_vtd(struct machine *m, struct err *e)
@@ -329,7 +362,7 @@ static int make_vtd(struct machine *m, struct err *e)
                            .scoped = u->scope == VM_SCOPE_IOAPIC,
                            .scope = REQUESTER_ID(IOAPIC_REQUESTER),
                            .ram = &m->ram,
-                           .port = fabric_port(m->fabric),
+                           .port = m->port,
                            .trace = &m->trace};
     int rc = vtd_create(&c, &m->vtd, e);
     if (rc)
@@ -349,7 +382,7 @@ static int make_amdvi(struct machine *m, struct err *e)
                              .requester = REQUESTER_ID(AMDVI_RID),
                              .ram = &m->ram,
                              .remap = &m->remap,
-                             .port = fabric_port(m->fabric),
+                             .port = m->port,
                              .trace = &m->trace};
     int rc = amdvi_create(&c, &m->amdvi, e);
     if (rc)
@@ -378,27 +411,47 @@ static int make_ioapic(struct machine *m, struct err *e)
                               .requester = REQUESTER_ID(IOAPIC_REQUESTER),
                               .ext_dest_id = ext_dest_id(m) || m->vtd,
                               .remap = &m->remap,
-                              .port = fabric_port(m->fabric),
+                              .port = m->port,
                               .trace = &m->trace};
+    if (machine_engine_has_irqchip(m))
+        return 0;
     int rc = ioapic_create(&c, &m->ioapic, e);
     if (rc)
         return rc;
-    fabric_set_eoi(m->fabric, ioapic_eoi, m->ioapic);
+    if (m->fabric)
+        fabric_set_eoi(m->fabric, ioapic_eoi, m->ioapic);
+    else
+        m->ops->set_eoi(m->engine, ioapic_eoi, m->ioapic);
     struct bus_region region = {
         .base = IOAPIC_GPA, .len = IOAPIC_SIZE, .ops = &ioapic_bus_ops, .dev = m->ioapic, .name = "I/O APIC"};
     return bus_map(&m->mmio, &region, e);
 }
 
-static int make_cpus(struct machine *m, struct err *e)
+static int make_pv(struct machine *m, struct err *e)
 {
     struct pv_config p = {.vcpus = m->cfg->smp.cpus,
                           .features = m->cpuid.kvm_features,
                           .ram = &m->ram,
                           .fabric = m->fabric,
                           .wall_at_zero = wall_at_zero(m)};
-    int rc = pv_create(&p, &m->pv, e);
-    if (rc)
-        return rc;
+    return m->fabric ? pv_create(&p, &m->pv, e) : 0;
+}
+
+/* Stores of devices and of the paravirtual ABI: the engine may have made something of the old bytes. */
+static void tell_engine(void *opaque, gpa_t gpa, uint64_t len)
+{
+    struct machine *m = opaque;
+    m->ops->ram_written(m->engine, gpa, len);
+}
+
+static enum engine_irqchip engine_irqchip(enum vm_irqchip i)
+{
+    return i == VM_IRQCHIP_ON ? ENGINE_IRQCHIP_KERNEL : i == VM_IRQCHIP_OFF ? ENGINE_IRQCHIP_OFF : ENGINE_IRQCHIP_SPLIT;
+}
+
+/* The engine comes before all that sends interrupts, because its APICs may be where they go. */
+static int make_engine(struct machine *m, struct err *e)
+{
     struct engine_config c = {.vcpus = m->cfg->smp.cpus,
                               .ids = m->ids,
                               .workers = worker_count(m->cfg),
@@ -412,12 +465,22 @@ static int make_cpus(struct machine *m, struct err *e)
                               .epoch = &m->epoch,
                               .trace = &m->trace,
                               .deterministic = m->cfg->deterministic,
-                              .seed = m->cfg->seed};
-    m->ops = &engine_soft;
-    rc = m->ops->vm_create(&c, &m->engine, e);
-    if (!rc)
-        runner_attach(m->runner, m->ops, m->engine, m->fabric);
-    return rc;
+                              .seed = m->cfg->seed,
+                              .irqchip = engine_irqchip(m->cfg->irqchip),
+                              .firmware_x2apic = vm_config_firmware_x2apic(m->cfg),
+                              .x2apic_8bit_ids = m->cfg->x2apic_8bit_ids,
+                              .x2apic_broadcast_quirk = m->cfg->x2apic_broadcast_quirk,
+                              .apicv_off = m->cfg->apicv_off,
+                              .extint_ack = pic_ack,
+                              .extint_opaque = &m->pic};
+    int rc = m->ops->vm_create(&c, &m->engine, e);
+    if (rc)
+        return rc;
+    runner_attach(m->runner, m->ops, m->engine, m->fabric);
+    m->ram.watch = (struct ram_watch){.written = tell_engine, .opaque = m};
+    if (machine_has(m, ENGINE_OWN_APICS))
+        m->port = m->ops->port(m->engine);
+    return 0;
 }
 
 /* ---- lifecycle ---- */
@@ -429,7 +492,8 @@ static int make_basics(struct machine *m, struct err *e)
     m->epoch_slot = epoch_slot(&m->epoch);
     bus_init(&m->ports, "port", &m->epoch, &m->trace);
     bus_init(&m->mmio, "mmio", &m->epoch, &m->trace);
-    m->clock.real = wants_real_time(c);
+    m->ops = accel_engine(c->engine);
+    m->clock.real = wants_real_time(m);
     m->clock.host_base = clock_host_ns();
     m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&m->event_lock, NULL);
@@ -454,8 +518,8 @@ static int make_basics(struct machine *m, struct err *e)
 
 int machine_create(const struct vm_config *c, struct machine **out, struct err *e)
 {
-    static int (*const step[])(struct machine *, struct err *) = {make_basics, make_runner,  make_fabric, make_iommu,
-                                                                  make_ioapic, make_devices, make_cpus};
+    static int (*const step[])(struct machine *, struct err *) = {make_basics, make_runner, make_fabric, make_pv,
+                                                                  make_engine, make_iommu,  make_ioapic, make_devices};
     struct machine *m = calloc(1, sizeof *m);
     if (!m)
         return err_set(e, -ENOMEM, "out of memory for the machine");
@@ -475,13 +539,13 @@ void machine_destroy(struct machine *m)
 {
     while (m->devices)
         device_table[--m->devices].drop(m);
-    if (m->engine)
-        m->ops->vm_destroy(m->engine);
-    pv_destroy(m->pv);
     if (m->ioapic)
         ioapic_destroy(m->ioapic);
     vtd_destroy(m->vtd);
     amdvi_destroy(m->amdvi);
+    if (m->engine)
+        m->ops->vm_destroy(m->engine);
+    pv_destroy(m->pv);
     if (m->fabric)
         fabric_destroy(m->fabric);
     if (m->runner)

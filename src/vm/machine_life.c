@@ -5,6 +5,7 @@
 #include "vm/reset.h"
 #include "x86/cpu.h"
 
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -64,22 +65,45 @@ static void clear_ram(struct machine *m)
     madvise(m->ram.low, m->ram.low_size, MADV_DONTNEED);
     if (m->ram.high)
         madvise(m->ram.high, m->ram.high_size, MADV_DONTNEED);
-    m->ops->ram_written(m->engine, 0, m->ram.low_size);
+    ram_written(&m->ram, 0, m->ram.low_size);
     if (m->ram.high)
-        m->ops->ram_written(m->engine, RAM_HIGH_GPA, m->ram.high_size);
+        ram_written(&m->ram, RAM_HIGH_GPA, m->ram.high_size);
 }
 
-static void reset_all(struct machine *m)
+/* APICs that are the engine's, and the boot CPU's as firmware leaves it. */
+static int reset_own_apics(struct machine *m, struct err *e)
+{
+    struct engine_vcpu *boot = m->ops->vcpu(m->engine, VCPU_IDX(0));
+    struct cpu_apic a;
+    int rc = m->ops->apic_reset(m->engine, e);
+    if (rc)
+        return rc;
+    m->ops->get_apic(boot, &a);
+    reset_apic_regs(&a);
+    return m->ops->set_apic(boot, &a) ? 0 : err_set(e, -EIO, "%s refuses the boot CPU's APIC", m->ops->name);
+}
+
+static int reset_apics(struct machine *m, struct err *e)
+{
+    if (!m->fabric)
+        return reset_own_apics(m, e);
+    fabric_reset(m->fabric);
+    pv_reset(m->pv);
+    reset_apic_wiring(m->fabric, guest_clock_now(&m->clock));
+    return 0;
+}
+
+static int reset_all(struct machine *m, struct err *e)
 {
     epoch_enter(&m->epoch, m->epoch_slot);
     machine_reset_devices(m);
     if (m->vtd)
         vtd_reset(m->vtd);
-    ioapic_reset(m->ioapic);
-    fabric_reset(m->fabric);
-    pv_reset(m->pv);
-    reset_apic_wiring(m->fabric, guest_clock_now(&m->clock));
+    if (m->ioapic)
+        ioapic_reset(m->ioapic);
+    int rc = reset_apics(m, e);
     epoch_leave(&m->epoch, m->epoch_slot);
+    return rc;
 }
 
 static void set_cpus(struct machine *m, const struct boot_entry *entry)
@@ -121,9 +145,10 @@ int machine_boot(struct machine *m, struct err *e)
         rc = config_check_linux(m->cfg, e);
     if (rc)
         return rc;
-    reset_all(m);
-    set_cpus(m, &entry);
-    return 0;
+    rc = reset_all(m, e);
+    if (!rc)
+        set_cpus(m, &entry);
+    return rc;
 }
 
 int machine_start(struct machine *m, struct err *e)

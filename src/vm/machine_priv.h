@@ -33,11 +33,12 @@ struct machine {
     struct bus ports, mmio;
     struct cpuid_model cpuid;
     struct remap remap;
-    struct fabric *fabric;
-    struct vtd *vtd;     /* NULL: none */
-    struct amdvi *amdvi; /* NULL: none */
-    struct ioapic *ioapic;
-    struct pv *pv;
+    struct irq_port port;  /* (c) the fabric's, or the engine's own */
+    struct fabric *fabric; /* NULL: the engine has its own APICs */
+    struct vtd *vtd;       /* NULL: none */
+    struct amdvi *amdvi;   /* NULL: none */
+    struct ioapic *ioapic; /* NULL: the engine has one, and the PIC */
+    struct pv *pv;         /* NULL: the engine has the paravirtual ABI */
     struct engine_vm *engine;
     struct runner *runner;
     struct vm_control control;
@@ -65,6 +66,12 @@ void machine_on_request(void *machine, enum vm_request req, int code);
 void machine_on_vcpu_exit(void *machine, vcpu_idx_t cpu, enum cpu_exit_kind kind, const char *why);
 
 /* ---- machine.c ---- */
+static inline bool machine_has(const struct machine *m, enum engine_trait t)
+{
+    return m->ops->traits & t;
+}
+/* Whether the PIC and the I/O APIC are the engine's (kernel-irqchip=on of an engine with APICs of its own). */
+bool machine_engine_has_irqchip(const struct machine *m);
 /* Reset every device. Inside the epoch; no vCPU runs. */
 void machine_reset_devices(struct machine *m);
 

@@ -1,5 +1,6 @@
 #include "vm/reset.h"
 
+#include "base/bits.h"
 #include "x86/cpu.h"
 
 #define ATTR_CODE (SEGA_ACCESSED | SEGA_RW | SEGA_CODE | SEGA_S | SEGA_P | SEGA_G)
@@ -55,11 +56,18 @@ void reset_firmware_msrs(struct cpu_state *s)
     s->feat_ctl = 1;
 }
 
+static const struct {
+    uint32_t off, val;
+} wire[] = {{0xf0, 0x1ff}, {0x350, 0x700}, {0x360, 0x400}}; /* SVR, LINT0, LINT1 */
+
+void reset_apic_regs(struct cpu_apic *a)
+{
+    for (unsigned i = 0; i < sizeof wire / sizeof wire[0]; i++)
+        st32(a->regs + wire[i].off, wire[i].val);
+}
+
 void reset_apic_wiring(struct fabric *f, uint64_t now)
 {
-    static const struct {
-        uint32_t off, val;
-    } wire[] = {{0xf0, 0x1ff}, {0x350, 0x700}, {0x360, 0x400}}; /* SVR, LINT0, LINT1 */
     vcpu_idx_t boot = VCPU_IDX(0);
     bool x2apic = fabric_mmio_base(f, boot) == UINT64_MAX;
     for (unsigned i = 0; i < sizeof wire / sizeof wire[0]; i++)

@@ -14,5 +14,7 @@ void reset_firmware_msrs(struct cpu_state *s);
 /* Virtual wire mode as firmware leaves it on the boot CPU: APIC enabled, LINT0 ExtINT, LINT1 NMI. Inside the epoch; no
  * vCPU runs. */
 void reset_apic_wiring(struct fabric *f, uint64_t now);
+/* The same in a local APIC's registers as a whole, for an engine that has its own. */
+void reset_apic_regs(struct cpu_apic *a);
 
 #endif
