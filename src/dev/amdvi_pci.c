@@ -6,9 +6,6 @@
 #define DEVICE_IOMMU 0x1419
 #define CLASS_IOMMU  0x080600
 
-enum { CFG_STATUS = 0x06, CFG_CAPABILITIES = 0x34 };
-#define STATUS_CAPABILITIES 0x10
-
 /* The capability block. 48882, "IOMMU Capability Block Registers". */
 enum {
     CAP_HEADER = 0x40,
@@ -29,7 +26,6 @@ enum {
 #define MISC_VA(bits)  ((uint32_t)(bits) << 15)
 
 /* PCI Local Bus 3.0, 6.8.1 "MSI Capability Structure". */
-#define CAP_ID_MSI  0x05u
 #define MSI_CONTROL (CAP_MSI + 2)
 #define MSI_ADDR    (CAP_MSI + 4)
 #define MSI_DATA    (CAP_MSI + 12)
@@ -44,18 +40,18 @@ static void push_msi(struct amdvi_pci *p)
                   (struct msi_msg){ld64(c + MSI_ADDR), ld16(c + MSI_DATA)});
 }
 
-static void config_write(struct pci_func *f, unsigned off, unsigned size, uint32_t val)
+static void config_written(struct pci_func *f, unsigned off, unsigned size)
 {
-    pci_config_write(f, off, size, val);
     if (off < MSI_END && off + size > CAP_MSI)
         push_msi(f->dev);
 }
 
-static const struct pci_func_ops ops = {.config_read = pci_config_read, .config_write = config_write};
+static const struct pci_func_ops ops = {.config_written = config_written};
 
+/* One vector without a mask bit, at the place the capability block names. */
 static void setup_msi(struct pci_func *f)
 {
-    st16(f->config + CAP_MSI, CAP_ID_MSI);
+    pci_func_add_cap(f, PCI_CAP_MSI, MSI_END - CAP_MSI);
     st16(f->config + MSI_CONTROL, MSI_64BIT);
     st16(f->wmask + MSI_CONTROL, MSI_ENABLE);
     st64(f->wmask + MSI_ADDR, ~UINT64_C(3));
@@ -66,11 +62,11 @@ static void setup(struct amdvi_pci *p)
 {
     struct pci_func *f = &p->func;
     pci_func_setup(f, AMDVI_RID, VENDOR_AMD, DEVICE_IOMMU, CLASS_IOMMU, 0);
+    f->name = "AMD-Vi unit";
     f->ops = &ops;
     f->dev = p;
-    st16(f->config + CFG_STATUS, STATUS_CAPABILITIES);
-    f->config[CFG_CAPABILITIES] = CAP_HEADER;
-    st32(f->config + CAP_HEADER, CAP_ID_SECURE | CAP_MSI << 8 | CAP_TYPE_IOMMU | CAP_REVISION | CAP_EFR | CAP_EXT);
+    pci_func_add_cap(f, CAP_ID_SECURE, CAP_MSI - CAP_HEADER);
+    st16(f->config + CAP_HEADER + 2, (CAP_TYPE_IOMMU | CAP_REVISION | CAP_EFR | CAP_EXT) >> 16);
     st64(f->config + CAP_BASE_LOW, AMDVI_GPA | BASE_ENABLE);
     st32(f->config + CAP_MISC, MISC_GVA_48 | MISC_PA(48) | MISC_VA(64));
     setup_msi(f);
@@ -78,7 +74,6 @@ static void setup(struct amdvi_pci *p)
 
 void amdvi_pci_reset(struct amdvi_pci *p)
 {
-    setup(p);
     push_msi(p);
 }
 
@@ -86,5 +81,5 @@ int amdvi_pci_init(struct amdvi_pci *p, struct pci_host *host, struct amdvi *uni
 {
     p->unit = unit;
     setup(p);
-    return pci_host_add(host, &p->func, e);
+    return pci_host_add(host, NULL, &p->func, e);
 }

@@ -16,7 +16,7 @@ struct amdvi_pci {
 /* ---- lifecycle ---- */
 /* Adds the function at AMDVI_RID. Errors as pci_host_add(). */
 int amdvi_pci_init(struct amdvi_pci *p, struct pci_host *host, struct amdvi *unit, struct err *e);
-/* No vCPU runs. */
+/* No vCPU runs; configuration space is reset already. */
 void amdvi_pci_reset(struct amdvi_pci *p);
 
 #endif

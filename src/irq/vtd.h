@@ -40,7 +40,8 @@ struct vtd_config {
 /* Where a device's access goes. Valid until the page is invalidated; an access already under way may still finish. */
 struct vtd_page {
     gpa_t gpa;
-    bool write; /* writing is allowed too */
+    uint64_t len; /* bytes from there on that the same look-up speaks for */
+    bool write;   /* writing is allowed too */
 };
 
 /* ---- lifecycle ---- */

@@ -245,7 +245,9 @@ void vtd_dma_publish(struct vtd *v)
 
 static bool answer(uint64_t val, uint64_t iova, struct vtd_page *out)
 {
-    *out = (struct vtd_page){.gpa = VAL_GPA(val) | (iova & 0xfff), .write = val & VAL_W};
+    uint64_t size = BIT(12 + 9 * VAL_LEVEL(val));
+    *out = (struct vtd_page){
+        .gpa = VAL_GPA(val) | (iova & 0xfff), .len = size - (iova & (size - 1)), .write = val & VAL_W};
     return true;
 }
 
@@ -254,7 +256,7 @@ bool vtd_translate(struct vtd *v, requester_id_t from, uint64_t iova, bool write
     uint64_t drops = atomic_load_explicit(&v->drops, memory_order_acquire);
     uint64_t root = atomic_load_explicit(&v->root, memory_order_acquire), val;
     if (!(root & VTD_ROOT_ON) || !vtd_serves(v, from)) {
-        *out = (struct vtd_page){.gpa = iova, .write = true};
+        *out = (struct vtd_page){.gpa = iova, .len = UINT64_MAX - iova, .write = true};
         return true;
     }
     uint64_t tag = tag_of(from.rid, iova);

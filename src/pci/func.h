@@ -25,6 +25,7 @@ enum pci_config_offset {
     PCI_REVISION = 0x08,
     PCI_HEADER = 0x0e,
     PCI_BAR0 = 0x10,
+    PCI_BARS_END = 0x28,
     PCI_SUBSYSTEM = 0x2c,
     PCI_CAPABILITIES = 0x34,
     PCI_INTLINE = 0x3c,
@@ -32,6 +33,13 @@ enum pci_config_offset {
 };
 
 enum pci_command { PCI_CMD_IO = 1, PCI_CMD_MEMORY = 2, PCI_CMD_MASTER = 4, PCI_CMD_INTX_OFF = 0x400 };
+
+enum pci_status { PCI_STS_INTX = 0x08, PCI_STS_CAPABILITIES = 0x10 };
+
+enum pci_cap_id { PCI_CAP_MSI = 0x05, PCI_CAP_VENDOR = 0x09, PCI_CAP_EXPRESS = 0x10, PCI_CAP_MSIX = 0x11 };
+
+/* Device/port types of the PCI Express capability. */
+enum pci_express_type { PCI_EXP_ENDPOINT = 0, PCI_EXP_ROOT_PORT = 4, PCI_EXP_ROOT_ENDPOINT = 9 };
 
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 /* takes two numbers */ };
 
@@ -49,6 +57,7 @@ struct pci_bar {
     void *dev;                 /* (c) */
     const char *name;          /* (c) static */
     bool mapped;               /* (l) */
+    bool refused;              /* (l) the bus has another there; `at` says where it was refused */
     uint64_t at;               /* (l) where, if mapped */
 };
 
@@ -58,7 +67,8 @@ struct pci_func_ops {
     void (*config_written)(struct pci_func *f, unsigned off, unsigned size);
     /* Before the guest reads: bring volatile bytes of config[] up to date. NULL: none are. Under the host's lock. */
     void (*config_read)(struct pci_func *f, unsigned off, unsigned size);
-    /* Function level reset or secondary bus reset, under the host's lock: must not wait; NULL: not offered. */
+    /* Function level reset or secondary bus reset, under the host's lock: must not wait; configuration space is reset
+     * already. NULL: there is none. */
     void (*reset)(struct pci_func *f);
 };
 
@@ -68,7 +78,10 @@ struct pci_func {
     const char *name;                 /* (c) static, for messages: "virtio-blk-pci" */
     struct pci_host *host;            /* (c) by pci_host_add() */
     struct pci_bus *bus;              /* (c) by pci_host_add() */
+    struct pci_func *next;            /* (c) all functions of the host, in the order they were added */
     uint8_t devfn;                    /* (c) on its bus */
+    uint8_t gsi;                      /* (c) by pci_host_add(): of its INTx pin; 0: it has none */
+    uint8_t express;                  /* (c) offset of the PCI Express capability; 0: none */
     uint16_t next_cap, next_ext_cap;  /* (c) where the next capability goes */
     uint8_t last_cap;                 /* (c) */
     uint16_t last_ext_cap;            /* (c) */
@@ -80,6 +93,7 @@ struct pci_func {
     struct pci_msi *msi;        /* (c) owned; NULL: none */
     struct pci_msix *msix;      /* (c) owned; NULL: none */
     _Atomic uint16_t command;   /* (a) the command register */
+    _Atomic bool masters;       /* (a) its own and its bridge's bus master enable */
     _Atomic uint16_t requester; /* (a) bus, device, function: the bus number is the guest's choice */
     _Atomic bool intx;          /* (a) what the device drives */
     bool intx_told;             /* (l: the host's INTx lock) what the host counts */
@@ -98,10 +112,10 @@ void pci_func_bar(struct pci_func *f, unsigned index, const struct pci_bar *bar)
  * wmask. An assert if there is no room: how much there is, is known when the device is written. */
 unsigned pci_func_add_cap(struct pci_func *f, uint8_t id, unsigned len);
 unsigned pci_func_add_ext_cap(struct pci_func *f, uint16_t id, uint8_t version, unsigned len); /* from 100h */
-/* The PCI Express capability: an endpoint (type 0), a root port (4), an endpoint of the root complex (9). FLR is
- * offered if ops->reset is there. */
-unsigned pci_func_add_express(struct pci_func *f, unsigned type);
-/* Free what pci_func_add_msi() and pci_func_add_msix() made. After pci_host_fini(), or if it was never added. */
+/* The PCI Express capability: an endpoint (which pci_host_add() makes one of the root complex on the root bus), or a
+ * root port. FLR is offered to endpoints if ops->reset is there: set `ops` first. */
+unsigned pci_func_add_express(struct pci_func *f, enum pci_express_type type);
+/* Free what pci_func_add_msi() and pci_func_add_msix() made. No vCPU runs any more, or it was never added. */
 void pci_func_fini(struct pci_func *f);
 
 /* ---- the owner's thread, no vCPU runs ---- */
@@ -109,9 +123,10 @@ void pci_func_fini(struct pci_func *f);
 void pci_func_reset(struct pci_func *f);
 
 /* ---- any thread ---- */
+/* Whether it may write and read memory, and so send messages. */
 static inline bool pci_func_masters(const struct pci_func *f)
 {
-    return atomic_load_explicit(&f->command, memory_order_acquire) & PCI_CMD_MASTER;
+    return atomic_load_explicit(&f->masters, memory_order_acquire);
 }
 static inline requester_id_t pci_func_requester(const struct pci_func *f)
 {

@@ -9,11 +9,14 @@
 struct pci_port {
     struct pci_func func;
     struct pci_bus bus;
+    bool in_reset; /* (l) secondary bus reset is asserted */
 };
 
 /* ---- lifecycle ---- */
-/* Add a root port at `devfn` of the root bus; `id` (borrowed) names the bus behind it. */
+/* Add a root port at `devfn` of the root bus; `id` (borrowed) names the bus behind it, `slot` is its number for the
+ * guest. Errors as pci_host_add(). */
 int pci_port_init(struct pci_port *p, struct pci_host *h, uint8_t devfn, const char *id, uint8_t slot, struct err *e);
+/* No vCPU runs any more. */
 void pci_port_fini(struct pci_port *p);
 
 #endif

@@ -7,10 +7,12 @@
 #include "dev/pm.h"
 #include "irq/ioapic.h"
 #include "irq/vtd.h"
+#include "pci/host.h"
 
 #include <errno.h>
 
-#define PCI32_BASE UINT64_C(0xc0000000) /* BARs: up to the I/O APIC */
+#define PCI64_MOST  (UINT64_C(32) << 30)
+#define PCI64_LEAST (UINT64_C(1) << 30)
 
 static int place_acpi(const struct acpi_config *a, struct boot_layout *l, gpa_t *rsdp, struct err *e)
 {
@@ -50,6 +52,18 @@ static struct acpi_amdvi amdvi_table(const struct vm_config *c)
                                .efr2 = amdvi_efr2()};
 }
 
+/* As large as q35's, 32 GiB, if the CPU has that many addresses, at a multiple of its own size. */
+void firmware_pci64(const struct ram *ram, unsigned phys_bits, uint64_t *base, uint64_t *len)
+{
+    uint64_t top = RAM_HIGH_GPA + ram->high_size, end = BIT(phys_bits);
+    for (*len = PCI64_MOST; *len >= PCI64_LEAST; *len /= 2) {
+        *base = align_up(top, *len);
+        if (*base + *len <= end)
+            return;
+    }
+    *base = *len = 0;
+}
+
 int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, const apic_id_t *ids,
                     struct boot_layout *layout, gpa_t *rsdp, struct err *e)
 {
@@ -70,7 +84,7 @@ int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, 
                             .reset_port = PM_RESET_REG,
                             .reset_value = PM_RESET_VALUE,
                             .serial = true,
-                            .pci32 = {PCI32_BASE, IOAPIC_GPA - PCI32_BASE}};
+                            .pci32 = {PCI_MEM32_BASE, PCI_MEM32_END - PCI_MEM32_BASE}};
     struct smbios_config s = {.product = "q35",
                               .version = HEC_VERSION,
                               .sockets = c->smp.sockets,

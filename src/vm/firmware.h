@@ -10,4 +10,7 @@
 int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, const apic_id_t *ids,
                     struct boot_layout *layout, gpa_t *rsdp, struct err *e);
 
+/* Where BARs above RAM may lie, within the CPU's physical addresses; *len 0: nowhere. */
+void firmware_pci64(const struct ram *ram, unsigned phys_bits, uint64_t *base, uint64_t *len);
+
 #endif

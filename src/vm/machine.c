@@ -2,6 +2,7 @@
 
 #include "irq/inhibit.h"
 #include "vm/accel.h"
+#include "vm/firmware.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -128,8 +129,17 @@ static int make_serial(struct machine *m, struct err *e)
 
 static int make_pci(struct machine *m, struct err *e)
 {
-    const struct pci_reset_hook reset = {.read = pm_reset_read, .write = pm_reset_write, .opaque = &m->pm};
-    return pci_host_init(&m->pci, &m->ports, &reset, e);
+    struct pci_host_config c = {.ports = &m->ports,
+                                .mmio = &m->mmio,
+                                .reset = {.read = pm_reset_read, .write = pm_reset_write, .opaque = &m->pm},
+                                .ram = &m->ram,
+                                .remap = &m->remap,
+                                .port = fabric_port(m->fabric),
+                                .intx = {.set = ioapic_line_set, .opaque = m->ioapic},
+                                .pic = {.set = pic_set_irq, .opaque = &m->pic},
+                                .trace = &m->trace};
+    firmware_pci64(&m->ram, m->cpuid.phys_bits, &c.mem64_base, &c.mem64_len);
+    return pci_host_init(&m->pci, &c, e);
 }
 
 static int make_amdvi_pci(struct machine *m, struct err *e)

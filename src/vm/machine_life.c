@@ -148,7 +148,7 @@ int machine_boot(struct machine *m, struct err *e)
     rc = reset_all(m, e);
     if (!rc)
         set_cpus(m, &entry);
-    return rc;
+    return rc ? rc : pci_host_assign(&m->pci, e);
 }
 
 int machine_start(struct machine *m, struct err *e)

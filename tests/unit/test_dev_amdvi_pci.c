@@ -6,7 +6,7 @@
 struct host {
     struct arig r;
     struct epoch epoch;
-    struct bus ports;
+    struct bus ports, mmio;
     struct pci_host pci;
     struct amdvi_pci fn;
 };
@@ -17,7 +17,9 @@ static void host_init(struct host *h)
     arig_init(&h->r);
     epoch_init(&h->epoch);
     bus_init(&h->ports, "port", &h->epoch, NULL);
-    assert_int_equal(pci_host_init(&h->pci, &h->ports, NULL, &e), 0);
+    bus_init(&h->mmio, "mmio", &h->epoch, NULL);
+    const struct pci_host_config c = {.ports = &h->ports, .mmio = &h->mmio, .ram = &h->r.ram, .remap = &h->r.remap};
+    assert_int_equal(pci_host_init(&h->pci, &c, &e), 0);
     assert_int_equal(amdvi_pci_init(&h->fn, &h->pci, h->r.a, &e), 0);
 }
 
@@ -25,6 +27,7 @@ static void host_fini(struct host *h)
 {
     pci_host_fini(&h->pci);
     bus_fini(&h->ports);
+    bus_fini(&h->mmio);
     epoch_fini(&h->epoch);
     arig_fini(&h->r);
 }
@@ -86,6 +89,7 @@ static void events_go_where_the_msi_says(void **state)
     assert_int_equal(h.r.irqs, 1);
     assert_int_equal(h.r.irq.dest, 0x3a);
     assert_int_equal(h.r.irq.vector, 0x47);
+    pci_host_reset(&h.pci);
     amdvi_pci_reset(&h.fn);
     assert_int_equal(rd(&h, 2, 0x64), 0x00800005);
     arig_wr(&h.r, AMDVI_STATUS, ST_COM_WAIT);

@@ -1,6 +1,5 @@
-#include "dev_fixture.h"
-
-#include "pci/host.h"
+/* Configuration space by both mechanisms, and where functions may be put. */
+#include "pci_rig.h"
 
 #include <errno.h>
 
@@ -21,122 +20,124 @@ static void reset_write(void *opaque, uint8_t val)
     l->writes++;
 }
 
-static void setup(struct fixture *f, struct pci_host *h, struct reset_log *l)
-{
-    fixture_init(f);
-    *l = (struct reset_log){.val = 0};
-    const struct pci_reset_hook hook = {reset_read, reset_write, l};
-    assert_int_equal(pci_host_init(h, &f->ports, &hook, &f->err), 0);
-}
-
-static void done(struct fixture *f, struct pci_host *h)
-{
-    pci_host_fini(h);
-    fixture_fini(f);
-}
-
-static void address(struct fixture *f, unsigned bus, unsigned devfn, unsigned reg)
-{
-    outl(f, 0xcf8, 0x80000000u | bus << 16 | devfn << 8 | reg);
-}
-
 static void a_scan_finds_two_bridges(void **state)
 {
-    struct fixture f;
-    struct pci_host h;
-    struct reset_log l;
-    setup(&f, &h, &l);
+    struct pci_rig r;
+    rig_init(&r);
     unsigned found = 0;
     for (unsigned devfn = 0; devfn < 256; devfn++) {
-        address(&f, 0, devfn, 0);
-        uint32_t id = inl(&f, 0xcfc);
+        cf8(&r, 0, devfn, 0);
+        uint32_t id = inl(&r.f, 0xcfc);
+        assert_int_equal(cfg_rd(&r, 0, devfn, 0, 4), id);
         if (id == 0xffffffff)
             continue;
         found++;
         assert_true((devfn == 0 && id == 0x29c08086) || (devfn == PCI_DEVFN(0x1f, 0) && id == 0x29188086));
-        address(&f, 0, devfn, 8);
-        assert_int_equal(inl(&f, 0xcfc) >> 8, devfn ? 0x060100 : 0x060000);
+        cf8(&r, 0, devfn, 8);
+        assert_int_equal(inl(&r.f, 0xcfc) >> 8, devfn ? 0x060100 : 0x060000);
     }
     assert_int_equal(found, 2);
-    address(&f, 1, 0, 0);
-    assert_true(inl(&f, 0xcfc) == 0xffffffff);
-    outl(&f, 0xcf8, 0); /* not enabled */
-    assert_true(inl(&f, 0xcfc) == 0xffffffff);
-    done(&f, &h);
+    cf8(&r, 1, 0, 0);
+    assert_true(inl(&r.f, 0xcfc) == 0xffffffff);
+    outl(&r.f, 0xcf8, 0); /* not enabled */
+    assert_true(inl(&r.f, 0xcfc) == 0xffffffff);
+    rig_fini(&r);
 }
 
 static void narrow_accesses_reach_their_bytes(void **state)
 {
-    struct fixture f;
-    struct pci_host h;
-    struct reset_log l;
-    setup(&f, &h, &l);
-    outl(&f, 0xcf8, 0xffffffff);
-    assert_true(inl(&f, 0xcf8) == 0x80fffffc);
-    address(&f, 0, PCI_DEVFN(0x1f, 0), 0);
-    assert_int_equal(bus_read(&f.ports, 0xcfc, 2), 0x8086);
-    assert_int_equal(bus_read(&f.ports, 0xcfe, 2), 0x2918);
-    assert_int_equal(bus_read(&f.ports, 0xcfd, 2), 0x1880);
-    assert_int_equal(inb(&f, 0xcff), 0x29);
-    address(&f, 0, PCI_DEVFN(0x1f, 0), 0x3c);
-    outb(&f, 0xcfc, 0xab);
-    assert_int_equal(inl(&f, 0xcfc), 0xab);
-    outl(&f, 0xcfc, 0xffffffff);
-    assert_int_equal(inl(&f, 0xcfc), 0xff);
-    pci_host_reset(&h);
-    assert_int_equal(inl(&f, 0xcf8), 0);
-    address(&f, 0, PCI_DEVFN(0x1f, 0), 0x3c);
-    assert_int_equal(inl(&f, 0xcfc), 0);
-    done(&f, &h);
+    struct pci_rig r;
+    rig_init(&r);
+    outl(&r.f, 0xcf8, 0xffffffff);
+    assert_true(inl(&r.f, 0xcf8) == 0x80fffffc);
+    cf8(&r, 0, PCI_DEVFN(0x1f, 0), 0);
+    assert_int_equal(bus_read(&r.f.ports, 0xcfc, 2), 0x8086);
+    assert_int_equal(bus_read(&r.f.ports, 0xcfe, 2), 0x2918);
+    assert_int_equal(bus_read(&r.f.ports, 0xcfd, 2), 0x1880);
+    assert_int_equal(inb(&r.f, 0xcff), 0x29);
+    cf8(&r, 0, PCI_DEVFN(0x1f, 0), 0x3c);
+    outb(&r.f, 0xcfc, 0xab);
+    assert_int_equal(inl(&r.f, 0xcfc), 0xab);
+    outl(&r.f, 0xcfc, 0xffffffff);
+    assert_int_equal(inl(&r.f, 0xcfc), 0xff);
+    pci_host_reset(&r.host);
+    assert_int_equal(inl(&r.f, 0xcf8), 0);
+    cf8(&r, 0, PCI_DEVFN(0x1f, 0), 0x3c);
+    assert_int_equal(inl(&r.f, 0xcfc), 0);
+    rig_fini(&r);
+}
+
+static void ecam_takes_every_size_and_alignment(void **state)
+{
+    struct pci_rig r;
+    rig_init(&r);
+    unsigned d = PCI_DEVFN(0x1f, 0);
+    assert_true(cfg_rd(&r, 0, d, 0, 8) == 0x0000000729188086);
+    assert_int_equal(cfg_rd(&r, 0, d, 1, 4), 0x07291880);
+    assert_int_equal(cfg_rd(&r, 0, d, 3, 2), 0x0729);
+    assert_true(cfg_rd(&r, 0, d, 0xffe, 4) == 0xffff0000); /* runs into 1f.1, which nobody is */
+    assert_int_equal(cfg_rd(&r, 0, d, 0xffc, 4), 0);
+    cfg_wr(&r, 0, d, 0x3b, 2, 0x5aff);
+    assert_int_equal(cfg_rd(&r, 0, d, 0x38, 8), 0x5aull << 32);
+    assert_true(cfg_rd(&r, 255, 255, 0xff8, 8) == UINT64_MAX);
+    assert_int_equal(cfg_rd(&r, 0, 0, 0x60, 8), PCI_ECAM_GPA | 1);
+    rig_fini(&r);
 }
 
 static void cf9_is_the_reset_register_and_nothing_else_is(void **state)
 {
-    struct fixture f;
-    struct pci_host h;
-    struct reset_log l;
-    setup(&f, &h, &l);
-    address(&f, 0, 0, 0x40);
-    outb(&f, 0xcf8, 6);
-    outb(&f, 0xcfb, 1);
-    bus_write(&f.ports, 0xcf8, 2, 0x0600);
-    outl(&f, 0xcf8, 0x80000600);
+    struct pci_rig r;
+    struct reset_log l = {.val = 0};
+    rig_init(&r);
+    r.host.cfg.reset = (struct pci_reset_hook){reset_read, reset_write, &l};
+    cf8(&r, 0, 0, 0x40);
+    outb(&r.f, 0xcf8, 6);
+    outb(&r.f, 0xcfb, 1);
+    bus_write(&r.f.ports, 0xcf8, 2, 0x0600);
+    outl(&r.f, 0xcf8, 0x80000600);
     assert_int_equal(l.writes, 0);
-    outb(&f, 0xcf9, 6);
+    outb(&r.f, 0xcf9, 6);
     assert_int_equal(l.writes, 1);
-    assert_int_equal(inb(&f, 0xcf9), 6);
-    assert_true(inl(&f, 0xcf8) == 0x80000600);
-    done(&f, &h);
+    assert_int_equal(inb(&r.f, 0xcf9), 6);
+    assert_true(inl(&r.f, 0xcf8) == 0x80000600);
+    rig_fini(&r);
 }
 
-static uint32_t odd_read(struct pci_func *p, unsigned off, unsigned size)
+static void odd_read(struct pci_func *f, unsigned off, unsigned size)
 {
-    return off | size << 16;
+    for (unsigned i = 0; i < size; i++)
+        f->config[off + i] = (uint8_t)(off + i);
 }
 
 static void functions_can_be_added(void **state)
 {
-    static const struct pci_func_ops ops = {odd_read, pci_config_write};
-    struct fixture f;
-    struct pci_host h;
-    struct reset_log l;
+    static const struct pci_func_ops ops = {.config_read = odd_read};
+    struct pci_rig r;
     struct pci_func a, b, c;
-    setup(&f, &h, &l);
+    rig_init(&r);
     pci_func_setup(&b, PCI_DEVFN(3, 1), 0x1af4, 0x1042, 0x010000, 1);
-    assert_int_equal(pci_host_add(&h, &b, &f.err), -EINVAL);
+    assert_int_equal(pci_host_add(&r.host, NULL, &b, &r.f.err), -EINVAL);
     pci_func_setup(&a, PCI_DEVFN(3, 0), 0x1af4, 0x1041, 0x020000, 1);
-    assert_int_equal(pci_host_add(&h, &a, &f.err), 0);
-    assert_int_equal(pci_host_add(&h, &b, &f.err), 0);
-    assert_int_equal(pci_host_add(&h, &b, &f.err), -EEXIST);
-    address(&f, 0, PCI_DEVFN(3, 0), 0x0c);
-    assert_int_equal(inb(&f, 0xcfe), 0x80); /* multifunction */
-    pci_func_setup(&c, PCI_DEVFN(4, 0), 1, 2, 3, 4);
+    assert_int_equal(pci_host_free_devfn(&r.host, NULL, 3), PCI_DEVFN(3, 0));
+    assert_int_equal(pci_host_add(&r.host, NULL, &a, &r.f.err), 0);
+    assert_int_equal(pci_host_add(&r.host, NULL, &b, &r.f.err), 0);
+    assert_int_equal(pci_host_add(&r.host, NULL, &b, &r.f.err), -EEXIST);
+    assert_int_equal(pci_host_free_devfn(&r.host, NULL, 3), PCI_DEVFN(4, 0));
+    cf8(&r, 0, PCI_DEVFN(3, 0), 0x0c);
+    assert_int_equal(inb(&r.f, 0xcfe), 0x80); /* multifunction */
+    pci_host_reset(&r.host);
+    cf8(&r, 0, PCI_DEVFN(3, 0), 0x0c);
+    assert_int_equal(inb(&r.f, 0xcfe), 0x80);
+    pci_func_setup(&c, PCI_DEVFN(0x14, 0), 1, 2, 3, 4);
+    assert_int_equal(pci_host_add(&r.host, NULL, &c, &r.f.err), -EEXIST); /* the I/O APIC's requester id */
+    assert_int_equal(pci_host_free_devfn(&r.host, NULL, 0x14), PCI_DEVFN(0x15, 0));
+    c.devfn = PCI_DEVFN(4, 0);
     c.ops = &ops;
-    assert_int_equal(pci_host_add(&h, &c, &f.err), 0);
-    address(&f, 0, PCI_DEVFN(4, 0), 0x84);
-    assert_int_equal(bus_read(&f.ports, 0xcfe, 2), 0x86);
-    assert_true(inl(&f, 0xcfc) == (0x84 | 4 << 16));
-    done(&f, &h);
+    assert_int_equal(pci_host_add(&r.host, NULL, &c, &r.f.err), 0);
+    cf8(&r, 0, PCI_DEVFN(4, 0), 0x84);
+    assert_int_equal(bus_read(&r.f.ports, 0xcfe, 2), 0x8786);
+    assert_true(inl(&r.f, 0xcfc) == 0x87868584);
+    rig_fini(&r);
 }
 
 int main(void)
@@ -144,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_scan_finds_two_bridges),
         cmocka_unit_test(narrow_accesses_reach_their_bytes),
+        cmocka_unit_test(ecam_takes_every_size_and_alignment),
         cmocka_unit_test(cf9_is_the_reset_register_and_nothing_else_is),
         cmocka_unit_test(functions_can_be_added),
     };
