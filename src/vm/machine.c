@@ -134,7 +134,7 @@ static int make_pci(struct machine *m, struct err *e)
                                 .reset = {.read = pm_reset_read, .write = pm_reset_write, .opaque = &m->pm},
                                 .ram = &m->ram,
                                 .remap = &m->remap,
-                                .port = fabric_port(m->fabric),
+                                .port = m->port,
                                 .intx = {.set = ioapic_line_set, .opaque = m->ioapic},
                                 .pic = {.set = pic_set_irq, .opaque = &m->pic},
                                 .trace = &m->trace};
