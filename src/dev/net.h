@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/ioloop.h"
 
+#include <stdio.h>
 #include <sys/uio.h>
 
 #define NET_FRAME_MAX (65536u + 64u)
@@ -21,6 +22,10 @@ struct net_hdr {
     uint8_t flags, gso_type;
     uint16_t hdr_len, gso_size, csum_start, csum_offset;
 };
+
+/* 5.1.6, the values of `flags` and `gso_type`. */
+enum net_hdr_flags { NET_HDR_NEEDS_CSUM = 1, NET_HDR_DATA_VALID = 2 };
+enum net_gso { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4, NET_GSO_ECN = 0x80 };
 
 enum net_offload { NET_CSUM = 1, NET_TSO4 = 2, NET_TSO6 = 4, NET_ECN = 8, NET_USO = 16 };
 
@@ -51,6 +56,7 @@ struct net_config { /* plain data; strings are borrowed */
     /* socket: "listen=[host]:port", "connect=host:port"; a 4-byte big-endian length before each frame, as QEMU's */
     const char *listen, *connect;
     const char *pcap; /* write every frame there (pcap format); NULL: no */
+    FILE *notes;      /* borrowed; a line when the other end comes, goes or talks nonsense; NULL: silent */
 };
 
 struct net;
@@ -65,7 +71,9 @@ int net_open(const struct net_config *c, struct ioloop *loop, struct net **out, 
 void net_close(struct net *n); /* NULL is allowed; no peer is set */
 
 /* ---- any thread ---- */
-unsigned net_offloads(const struct net *n); /* enum net_offload it takes from and may give to the guest */
+/* enum net_offload it takes from the guest: what its kind can't do itself is done in software (net_gso.h). It gives to
+ * the guest what the peer's `offloads` allow. */
+unsigned net_offloads(const struct net *n);
 struct ioloop *net_loop(const struct net *n);
 void net_stats(struct net *n, struct net_stats *out);
 

@@ -1,0 +1,41 @@
+/* Private to net_user*.c: user mode, a small router with libslirp behind it. */
+#ifndef HEC_DEV_NET_USER_PRIV_H
+#define HEC_DEV_NET_USER_PRIV_H
+
+#include "dev/net_priv.h"
+
+#include <libslirp.h>
+#include <sys/socket.h>
+
+/* One hostfwd=. */
+struct user_forward {
+    bool udp;
+    struct sockaddr_storage host, guest;
+    socklen_t host_len, guest_len;
+    unsigned port; /* the host's, for messages */
+};
+
+/* The network as it is to be, from a struct net_config. */
+struct user_setup {
+    SlirpConfig slirp; /* its strings are the configuration's */
+    struct user_forward forward[NET_FORWARDS];
+    const char *text[NET_FORWARDS]; /* of each, for messages */
+    unsigned forwards;
+};
+
+/* Read the options. -EINVAL with the option, what is wrong and how it should look. */
+int net_user_setup(const struct net_config *c, struct user_setup *s, struct err *e);
+
+/* What the filter remembers. */
+struct user_filter {
+    bool restricted;    /* (c) */
+    uint32_t fragments; /* of the budget that are left */
+    uint64_t refilled;  /* host ns */
+    bool full;          /* no new sockets for now */
+};
+
+/* Whether libslirp may see a frame from the guest; it may be mended, and cut to its real length. What 4.7 asserts on,
+ * keeps for ever or passes on against `restrict` ends here. `now`: host ns. */
+bool net_user_filter(struct user_filter *f, uint8_t *frame, size_t *len, uint64_t now);
+
+#endif
