@@ -167,7 +167,7 @@ static uint32_t *cpus_by_uid(const struct acpi_config *c)
 
 uint64_t acpi_size(const struct acpi_config *c)
 {
-    return 8192 + (uint64_t)c->cpus * (16 + 24 + 64) + (uint64_t)c->mems * 40;
+    return 16384 + (uint64_t)c->cpus * (16 + 24 + 64) + (uint64_t)c->mems * 40;
 }
 
 typedef void body_fn(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid);
@@ -175,6 +175,17 @@ typedef void body_fn(struct bytes *b, const struct acpi_config *c, const uint32_
 static void waet_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid)
 {
     put(b, 3, 4); /* the RTC and the PM timer need no workaround */
+}
+
+/* PCI Firmware 3.3, 4.1.2 "MCFG Table Description". */
+static void mcfg_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid)
+{
+    put(b, 0, 8);
+    put(b, c->ecam.base, 8);
+    put(b, 0, 2); /* segment */
+    put(b, 0, 1);
+    put(b, (c->ecam.len >> 20) - 1, 1); /* last bus */
+    put(b, 0, 4);
 }
 
 static gpa_t table(struct bytes *b, gpa_t base, const char *sig, uint8_t rev, body_fn *body,
@@ -198,6 +209,8 @@ static gpa_t build_all(struct bytes *b, gpa_t base, const struct acpi_config *c,
     entry[n++] = base + fadt;
     entry[n++] = table(b, base, "APIC", 5, madt_body, c, cpu_of_uid);
     entry[n++] = table(b, base, "WAET", 1, waet_body, c, cpu_of_uid);
+    if (c->ecam.len)
+        entry[n++] = table(b, base, "MCFG", 1, mcfg_body, c, cpu_of_uid);
     if (c->nodes > 1)
         entry[n++] = table(b, base, "SRAT", 3, srat_body, c, cpu_of_uid);
     if (c->vtd.gpa)

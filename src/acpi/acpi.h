@@ -1,5 +1,5 @@
-/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, DSDT, SRAT, DMAR, IVRS, WAET. ACPI 6.5,
- * chapter 5 "ACPI Software Programming Model" and chapter 20 "ACPI Machine Language (AML) Specification".
+/* ACPI tables as bytes from a plain description: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT, SRAT, DMAR, IVRS, WAET.
+ * ACPI 6.5, chapter 5 "ACPI Software Programming Model" and chapter 20 "ACPI Machine Language (AML) Specification".
  *
  * Past APIC ID 254 a CPU is a type 9 MADT entry; no CPU is ever listed twice. ACPI UIDs are neither vCPU indices nor
  * APIC IDs: CPUs with an ID below 255 come first, so that their UID fits the 8-bit field of a type 0 entry.
@@ -64,6 +64,9 @@ struct acpi_config {
     uint8_t reset_value;
     bool serial;                    /* COM1 exists */
     struct acpi_range pci32, pci64; /* windows for BARs */
+    struct acpi_range ecam;         /* configuration space of buses 0 .. 255 */
+    uint8_t intx_gsi[32][4];        /* of device number and pin - 1 of bus 0; 0: no interrupt */
+    uint8_t intx_irq[32][4];        /* the same for a guest that uses the PIC */
 };
 
 /* Bytes acpi_build() needs at most. Any thread. */

@@ -17,10 +17,15 @@ enum {
     OP_LOCAL0 = 0x60,
     OP_ARG0 = 0x68,
     OP_STORE = 0x70,
+    OP_AND = 0x7b,
+    OP_OR = 0x7d,
     OP_CREATE_DWORD_FIELD = 0x8a,
     OP_CREATE_BYTE_FIELD = 0x8c,
+    OP_NOT = 0x92,
+    OP_EQUAL = 0x93,
     OP_LESS = 0x95,
     OP_IF = 0xa0,
+    OP_ELSE = 0xa1,
     OP_RETURN = 0xa4,
     EXT_DEVICE = 0x82
 };
@@ -96,6 +101,12 @@ uint64_t aml_method(struct bytes *b, const char *name, unsigned args)
 uint64_t aml_if(struct bytes *b)
 {
     put(b, OP_IF, 1);
+    return open_length(b);
+}
+
+uint64_t aml_else(struct bytes *b)
+{
+    put(b, OP_ELSE, 1);
     return open_length(b);
 }
 
@@ -185,6 +196,49 @@ void aml_less(struct bytes *b)
     put(b, OP_LESS, 1);
 }
 
+void aml_equal(struct bytes *b)
+{
+    put(b, OP_EQUAL, 1);
+}
+
+void aml_not(struct bytes *b)
+{
+    put(b, OP_NOT, 1);
+}
+
+void aml_and(struct bytes *b)
+{
+    put(b, OP_AND, 1);
+}
+
+void aml_or(struct bytes *b)
+{
+    put(b, OP_OR, 1);
+}
+
+/* ACPI 6.5, 19.6.142 "ToUUID": the first three groups are little-endian. */
+void aml_uuid(struct bytes *b, const char *uuid)
+{
+    static const uint8_t order[16] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+    uint8_t byte[16];
+    for (unsigned i = 0; i < 16; i++, uuid += 2) {
+        uuid += *uuid == '-';
+        byte[i] = (uint8_t)(hex(uuid[0]) << 4 | hex(uuid[1]));
+    }
+    uint64_t buf = aml_buffer(b, sizeof byte);
+    for (unsigned i = 0; i < 16; i++)
+        put(b, byte[order[i]], 1);
+    aml_end(b, buf);
+}
+
+void aml_arg_field(struct bytes *b, unsigned arg, unsigned offset, const char *name)
+{
+    put(b, OP_CREATE_DWORD_FIELD, 1);
+    aml_arg(b, arg);
+    aml_int(b, offset);
+    aml_seg(b, name);
+}
+
 void aml_field(struct bytes *b, unsigned bits, unsigned local, unsigned offset, const char *name)
 {
     put(b, bits == 8 ? OP_CREATE_BYTE_FIELD : OP_CREATE_DWORD_FIELD, 1);
@@ -233,6 +287,16 @@ void aml_res_irq(struct bytes *b, unsigned irq)
 {
     put(b, 0x22, 1);
     put(b, 1u << irq, 2);
+}
+
+/* 6.4.3.4 "32-Bit Fixed Memory Range Descriptor". */
+void aml_res_memory(struct bytes *b, uint32_t base, uint32_t len)
+{
+    put(b, 0x86, 1);
+    put(b, 9, 2);
+    put(b, 1, 1); /* may be written */
+    put(b, base, 4);
+    put(b, len, 4);
 }
 
 /* 6.4.3.5 "Address Space Resource Descriptors". */

@@ -12,6 +12,7 @@ uint64_t aml_scope(struct bytes *b, const char *name); /* root-relative, one seg
 uint64_t aml_device(struct bytes *b, const char *name);
 uint64_t aml_method(struct bytes *b, const char *name, unsigned args);
 uint64_t aml_if(struct bytes *b);
+uint64_t aml_else(struct bytes *b);
 uint64_t aml_buffer(struct bytes *b, uint64_t size); /* its initial bytes follow */
 uint64_t aml_package(struct bytes *b, unsigned elements);
 void aml_end(struct bytes *b, uint64_t at);
@@ -25,8 +26,14 @@ void aml_eisaid(struct bytes *b, const char *id); /* "PNP0501" as an integer */
 void aml_return(struct bytes *b);                 /* the value follows */
 void aml_arg(struct bytes *b, unsigned n);
 void aml_local(struct bytes *b, unsigned n);
-void aml_store(struct bytes *b); /* source, target follow */
-void aml_less(struct bytes *b);  /* two operands follow */
+void aml_store(struct bytes *b);                  /* source, target follow */
+void aml_less(struct bytes *b);                   /* two operands follow */
+void aml_equal(struct bytes *b);                  /* the same */
+void aml_not(struct bytes *b);                    /* of a truth value */
+void aml_and(struct bytes *b);                    /* of words: two operands and a target follow */
+void aml_or(struct bytes *b);                     /* the same */
+void aml_uuid(struct bytes *b, const char *uuid); /* "33DB4D5B-1FF7-401C-9657-7441C03DD766" as a buffer */
+void aml_arg_field(struct bytes *b, unsigned arg, unsigned offset, const char *name); /* CreateDWordField */
 void aml_field(struct bytes *b, unsigned bits, unsigned local, unsigned offset, const char *name); /* Create*Field */
 
 /* ---- resource templates: Name (_CRS, ResourceTemplate () {...}) ---- */
@@ -37,6 +44,7 @@ struct aml_crs aml_crs(struct bytes *b);
 void aml_crs_end(struct bytes *b, struct aml_crs c);
 void aml_res_io(struct bytes *b, uint16_t base, uint8_t len);
 void aml_res_irq(struct bytes *b, unsigned irq);
+void aml_res_memory(struct bytes *b, uint32_t base, uint32_t len); /* that the device itself uses */
 enum aml_space { AML_MEMORY = 0, AML_IO = 1, AML_BUS = 2 };
 /* A producer's fixed window [base, base+len); width of the descriptor 2, 4 or 8 bytes. */
 void aml_res_window(struct bytes *b, enum aml_space space, unsigned width, uint64_t base, uint64_t len);

@@ -67,7 +67,7 @@ static void cpu_device(struct bytes *b, const struct acpi_config *c, uint32_t cp
     aml_end(b, device);
 }
 
-static void legacy_device(struct bytes *b, const char *name, const char *hid, uint16_t port, uint8_t len, int irq)
+void legacy_device(struct bytes *b, const char *name, const char *hid, uint16_t port, uint8_t len, int irq)
 {
     uint64_t device = aml_device(b, name);
     aml_name(b, "_HID");
@@ -92,43 +92,9 @@ static void motherboard(struct bytes *b, const struct acpi_config *c)
     struct aml_crs crs = aml_crs(b);
     aml_res_io(b, c->pm_base, 0x80);
     aml_res_io(b, c->smi_cmd, 2);
+    if (c->ecam.len)
+        aml_res_memory(b, (uint32_t)c->ecam.base, (uint32_t)c->ecam.len);
     aml_crs_end(b, crs);
-    aml_end(b, device);
-}
-
-static void pci_windows(struct bytes *b, const struct acpi_config *c)
-{
-    struct aml_crs crs = aml_crs(b);
-    aml_res_window(b, AML_BUS, 2, 0, 256);
-    aml_res_io(b, 0xcf8, 8);
-    aml_res_window(b, AML_IO, 2, 0, 0xcf8);
-    aml_res_window(b, AML_IO, 2, 0xd00, 0xf300);
-    if (c->pci32.len)
-        aml_res_window(b, AML_MEMORY, 4, c->pci32.base, c->pci32.len);
-    if (c->pci64.len)
-        aml_res_window(b, AML_MEMORY, 8, c->pci64.base, c->pci64.len);
-    aml_crs_end(b, crs);
-}
-
-static void pci_root(struct bytes *b, const struct acpi_config *c)
-{
-    uint64_t device = aml_device(b, "PCI0");
-    aml_name(b, "_HID");
-    aml_eisaid(b, "PNP0A08");
-    aml_name(b, "_CID");
-    aml_eisaid(b, "PNP0A03");
-    aml_name(b, "_UID");
-    aml_int(b, 0);
-    aml_name(b, "_BBN");
-    aml_int(b, 0);
-    pci_windows(b, c);
-    uint64_t isa = aml_device(b, "ISA_");
-    aml_name(b, "_ADR");
-    aml_int(b, 0x1f0000);
-    legacy_device(b, "RTC_", "PNP0B00", 0x70, 2, 8);
-    if (c->serial)
-        legacy_device(b, "COM1", "PNP0501", 0x3f8, 8, 4);
-    aml_end(b, isa);
     aml_end(b, device);
 }
 
@@ -146,9 +112,10 @@ static void soft_off(struct bytes *b, const struct acpi_config *c)
 void dsdt_body(struct bytes *b, const struct acpi_config *c, const uint32_t *cpu_of_uid)
 {
     soft_off(b, c);
+    pic_method(b);
     uint64_t sb = aml_scope(b, "_SB_");
     motherboard(b, c);
-    pci_root(b, c);
+    pci_root_device(b, c);
     cpu_mat_method(b);
     for (uint32_t uid = 0; uid < c->cpus; uid++)
         cpu_device(b, c, cpu_of_uid[uid], uid);

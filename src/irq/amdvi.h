@@ -28,10 +28,12 @@
 struct amdvi;
 
 struct amdvi_config {
-    bool intremap;             /* off: interrupts pass as if no device had an interrupt table */
-    bool xt;                   /* EFR says XTSup: 32-bit destinations, once the guest sets XTEN */
-    bool dma_translation;      /* off: EFR HATS = 11b, no host page tables */
-    requester_id_t requester;  /* the unit's own PCI function */
+    bool intremap;            /* off: interrupts pass as if no device had an interrupt table */
+    bool xt;                  /* EFR says XTSup: 32-bit destinations, once the guest sets XTEN */
+    bool dma_translation;     /* off: EFR HATS = 11b, no host page tables */
+    requester_id_t requester; /* the unit's own PCI function */
+    bool scoped;              /* only `scope` is behind the unit: others' messages and accesses pass untouched */
+    requester_id_t scope;
     const struct ram *ram;     /* borrowed: all that its tables can be in */
     const struct remap *remap; /* borrowed: its own MSI's way */
     struct irq_port port;

@@ -269,7 +269,7 @@ enum amdvi_dma_result amdvi_dma(struct amdvi *a, requester_id_t from, uint64_t i
     gpa_t at;
     if (iova >= INT_FIRST && iova <= INT_LAST && write)
         return AMDVI_DMA_INTERRUPT;
-    if (!(atomic_load_explicit(&a->control, memory_order_acquire) & CTL_IOMMU_EN))
+    if (!(atomic_load_explicit(&a->control, memory_order_acquire) & CTL_IOMMU_EN) || !amdvi_serves(a, from))
         return untranslated(&x, gpa, len);
     if (iova >= INT_FIRST && iova <= INT_LAST)
         return fail(&x, EVT_INVALID_DEVICE_REQUEST, EVT_READ_INT, iova);

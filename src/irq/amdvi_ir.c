@@ -206,7 +206,7 @@ bool amdvi_remap(struct amdvi *a, struct msi_msg msg, requester_id_t from, unsig
     struct request r = {.a = a, .msg = msg, .device = from.rid, .flags = flags, .res = res};
     gpa_t at;
     r.control = atomic_load_explicit(&a->control, memory_order_acquire);
-    if (!a->cfg.intremap || !(r.control & CTL_IOMMU_EN) || from.rid == a->cfg.requester.rid)
+    if (!a->cfg.intremap || !(r.control & CTL_IOMMU_EN) || from.rid == a->cfg.requester.rid || !amdvi_serves(a, from))
         return false;
     *res = (struct remap_result){.form = REMAP_FORM_AMDVI};
     switch (amdvi_read_dte(a, from.rid, r.dte, &at)) {

@@ -179,6 +179,11 @@ void amdvi_iotlb_fini(struct amdvi *a);
 /* Forget translations of `domain` (-1: of all) within [first, last]. */
 void amdvi_iotlb_drop(struct amdvi *a, int domain, uint64_t first, uint64_t last);
 
+static inline bool amdvi_serves(const struct amdvi *a, requester_id_t from)
+{
+    return !a->cfg.scoped || from.rid == a->cfg.scope.rid;
+}
+
 static inline bool amdvi_xt_on(const struct amdvi *a, uint64_t control)
 {
     return a->cfg.xt && (control & (CTL_XT_EN | CTL_GA_EN)) == (CTL_XT_EN | CTL_GA_EN);

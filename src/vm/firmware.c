@@ -64,6 +64,17 @@ void firmware_pci64(const struct ram *ram, unsigned phys_bits, uint64_t *base, u
     *base = *len = 0;
 }
 
+static void pci_table(struct acpi_config *a, const struct cpuid_model *cpuid, const struct boot_layout *l)
+{
+    firmware_pci64(l->ram, cpuid->phys_bits, &a->pci64.base, &a->pci64.len);
+    for (unsigned dev = 0; dev < 32; dev++)
+        for (unsigned pin = 1; pin <= 4; pin++) {
+            unsigned gsi = pci_intx_gsi(dev, pin);
+            a->intx_gsi[dev][pin - 1] = (uint8_t)gsi;
+            a->intx_irq[dev][pin - 1] = (uint8_t)PCI_PIC_IRQ(gsi);
+        }
+}
+
 int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, const apic_id_t *ids,
                     struct boot_layout *layout, gpa_t *rsdp, struct err *e)
 {
@@ -84,13 +95,15 @@ int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, 
                             .reset_port = PM_RESET_REG,
                             .reset_value = PM_RESET_VALUE,
                             .serial = true,
-                            .pci32 = {PCI_MEM32_BASE, PCI_MEM32_END - PCI_MEM32_BASE}};
+                            .pci32 = {PCI_MEM32_BASE, PCI_MEM32_END - PCI_MEM32_BASE},
+                            .ecam = {PCI_ECAM_GPA, PCI_ECAM_SIZE}};
     struct smbios_config s = {.product = "q35",
                               .version = HEC_VERSION,
                               .sockets = c->smp.sockets,
                               .cores = c->smp.dies * c->smp.cores,
                               .threads = c->smp.dies * c->smp.cores * c->smp.threads,
                               .ram = c->mem_size};
+    pci_table(&a, cpuid, layout);
     if (c->iommu.kind == VM_IOMMU_INTEL)
         a.vtd = (struct acpi_vtd){.gpa = VTD_GPA,
                                   .intremap = c->iommu.intremap,
@@ -98,6 +111,8 @@ int firmware_tables(const struct vm_config *c, const struct cpuid_model *cpuid, 
                                   .phys_bits = cpuid->phys_bits};
     if (c->iommu.kind == VM_IOMMU_AMD)
         a.amdvi = amdvi_table(c);
-    int rc = place_acpi(&a, layout, rsdp, e);
+    int rc = boot_layout_reserve(layout, PCI_ECAM_GPA, PCI_ECAM_SIZE, E820_RESERVED, e);
+    if (!rc)
+        rc = place_acpi(&a, layout, rsdp, e);
     return rc ? rc : place_smbios(&s, layout, e);
 }

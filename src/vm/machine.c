@@ -45,6 +45,16 @@ static void gsi_line(void *opaque, unsigned gsi, bool level)
         m->ops->gsi(m->engine, gsi, level);
 }
 
+/* An INTx wire at the PIC alone; an engine's own PIC has the I/O APIC's pin beside it, which guests leave masked. */
+static void pic_line(void *opaque, unsigned irq, bool level)
+{
+    struct machine *m = opaque;
+    if (m->ioapic)
+        pic_set_irq(&m->pic, irq, level);
+    else
+        m->ops->gsi(m->engine, irq, level);
+}
+
 /* INTR goes to the boot CPU's LINT0, as in virtual wire mode. */
 static void pic_output(void *opaque, bool level)
 {
@@ -135,8 +145,8 @@ static int make_pci(struct machine *m, struct err *e)
                                 .ram = &m->ram,
                                 .remap = &m->remap,
                                 .port = m->port,
-                                .intx = {.set = ioapic_line_set, .opaque = m->ioapic},
-                                .pic = {.set = pic_set_irq, .opaque = &m->pic},
+                                .intx = {.set = gsi_line, .opaque = m},
+                                .pic = {.set = pic_line, .opaque = m},
                                 .trace = &m->trace};
     firmware_pci64(&m->ram, m->cpuid.phys_bits, &c.mem64_base, &c.mem64_len);
     return pci_host_init(&m->pci, &c, e);
@@ -390,6 +400,8 @@ static int make_amdvi(struct machine *m, struct err *e)
                              .xt = vm_config_remaps_wide(m->cfg),
                              .dma_translation = u->dma_translation,
                              .requester = REQUESTER_ID(AMDVI_RID),
+                             .scoped = u->scope == VM_SCOPE_IOAPIC,
+                             .scope = REQUESTER_ID(IOAPIC_REQUESTER),
                              .ram = &m->ram,
                              .remap = &m->remap,
                              .port = m->port,

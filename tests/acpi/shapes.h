@@ -77,6 +77,12 @@ static int shape_init(struct shape *s, const char *name)
                                 .serial = true,
                                 .pci32 = {0xe0000000, 0x1ec00000},
                                 .pci64 = {UINT64_C(0x800000000), UINT64_C(0x800000000)}};
+    if (n > 1) /* a machine without PCI has no routes */
+        s->c.ecam = (struct acpi_range){0xb0000000, 0x10000000};
+    for (unsigned i = 0; n > 1 && i < 128; i++) {
+        s->c.intx_gsi[i / 4][i % 4] = (uint8_t)(16 + (i / 4 + i % 4) % 8);
+        s->c.intx_irq[i / 4][i % 4] = (uint8_t)(10 + (i / 4 + i % 4) % 2);
+    }
     if (!strncmp(name, "amdvi", 5))
         s->c.amdvi = shape_amdvi(!strcmp(name, "amdvi-ioapic"));
     if (!strcmp(name, "sparse300") || !strcmp(name, "numa"))
