@@ -15,6 +15,8 @@ static int run(struct vm_config *c)
         return complain(&e, EXIT_RUNTIME);
     if (config_warning(c, e.msg, sizeof e.msg))
         fprintf(stderr, "hecaton: warning: %s\n", e.msg);
+    for (const struct vm_note *n = c->dev.notes; n; n = n->next)
+        fprintf(stderr, "hecaton: %s\n", n->text);
     status_init(&s, c, stderr);
     int rc = vm_run(c, &code, &e);
     status_erase(&s);

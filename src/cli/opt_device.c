@@ -1,98 +1,226 @@
-/* -serial, -device, -name, -d, -D. */
+/* -device, -object. */
+#include "cli/field.h"
 #include "cli/options_priv.h"
 
 #include "base/bits.h"
-#include "base/trace.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
-/* ---- -serial ---- */
-
-static int unix_server(void *ctx, const struct keyval *k, struct err *e)
+static int no_memory(struct err *e)
 {
-    bool on = false;
-    int rc = keyval_onoff(k, &on, e);
-    return rc || on ? rc : err_set(e, -EINVAL, "-serial unix:...,server=off: it always listens: leave it out");
+    return err_set(e, -ENOMEM, "no host memory for the options");
 }
 
-static int unix_wait(void *ctx, const struct keyval *k, struct err *e)
+/* ---- properties ---- */
+
+static int power_of_two(struct vm_devices *d, const struct keyval *k, uint32_t *out, struct err *e)
 {
-    bool on = false;
-    int rc = keyval_onoff(k, &on, e);
-    return rc || !on ? rc : err_set(e, -EINVAL, "-serial unix:...,wait=on: it never waits for a peer: leave it out");
+    int rc = keyval_u32(k, 2, VM_QUEUE_SIZE_MAX, out, e);
+    if (rc || !(*out & (*out - 1)))
+        return rc;
+    return err_set(e, -EINVAL, "%s %s=%s: give a power of two from 2 to %u", k->option, k->key, k->val,
+                   VM_QUEUE_SIZE_MAX);
 }
 
-static int unix_nowait(void *ctx, const struct keyval *k, struct err *e)
+static int queue_size(struct vm_devices *d, void *base, const struct keyval *k, struct err *e)
 {
-    return 0;
+    return power_of_two(d, k, &((struct vm_device *)base)->queue_size, e);
 }
 
-static const struct prop unix_props[] = {
-    {"server", unix_server, "on", NULL}, {"wait", unix_wait, "off", NULL}, {"nowait", unix_nowait, "", NULL}};
-
-/* "unix:PATH[,server=on][,wait=off]", as QEMU users write it; the line listens in any case. */
-static int serial_unix(struct vm_serial *s, const char *arg, struct err *e)
+static int serial_number(struct vm_devices *d, void *base, const struct keyval *k, struct err *e)
 {
-    struct keyval k;
-    keyval_init(&k, "-serial unix", arg + strlen("unix:"));
-    int rc = keyval_next(&k, e);
-    if (rc <= 0)
-        return rc ? rc : err_set(e, -EINVAL, "-serial unix: give a path after the colon");
-    s->kind = VM_SERIAL_UNIX;
-    if (asprintf(&s->spec, "unix:%s%s%s", k.key, k.val ? "=" : "", k.val ? k.val : "") < 0) {
-        s->spec = NULL;
-        return err_set(e, -ENOMEM, "-serial: no host memory");
+    if (k->val && strlen(k->val) > 20)
+        return err_set(e, -EINVAL, "%s serial=%s: at most 20 characters", k->option, k->val);
+    return field_text(d, k, &((struct vm_device *)base)->serial, e);
+}
+
+#define AT(member)  offsetof(struct vm_device, member)
+#define NO_FIRMWARE "no firmware chooses what to boot: -kernel does"
+
+static const struct field id_fields[] = {
+    {"id", FIELD_TEXT, AT(id), .help = "its name for others"},
+    {"bus", FIELD_TEXT, AT(bus), .values = "BUS", .help = "where it is"},
+    {"bootindex", FIELD_IGNORED, .help = NO_FIRMWARE},
+};
+
+static const struct field pci_fields[] = {
+    {"addr", FIELD_ADDR, AT(addr), .help = "device number and function on its bus, hexadecimal (the next from 2 on)"},
+    {.name = "multifunction", .type = FIELD_NEUTRAL},
+    {.name = "romfile", .type = FIELD_NEUTRAL},
+    {.name = "rombar", .type = FIELD_NEUTRAL},
+    {"acpi-index", FIELD_IGNORED, .help = "names of network interfaces follow addresses"},
+};
+
+static const struct field virtio_fields[] = {
+    {"iommu_platform", FIELD_AUTO, AT(iommu_platform), .help = "it is behind the IOMMU; auto: if there is one (auto)"},
+    {"vectors", FIELD_U32, AT(vectors), 0, VM_VECTORS_MAX, .help = "MSI-X vectors; 0: INTx (one a queue, and one)"},
+    {"packed", FIELD_ONOFF, AT(packed), .help = "offer packed rings (off)"},
+    {"event_idx", FIELD_OFFON, AT(no_event_idx), .help = "offer event indices (on)"},
+    {"indirect_desc", FIELD_OFFON, AT(no_indirect), .help = "offer indirect descriptors (on)"},
+    {"disable-modern", FIELD_NEUTRAL, .values = "off|false", .help = "there is no other interface: drop it"},
+    {"disable-legacy", FIELD_NEUTRAL, .values = "on|true|auto", .help = "there is no legacy interface: drop it"},
+    {"ats", FIELD_NEUTRAL, .values = "off", .help = "there are no translation caches in devices: drop it"},
+    {"page-per-vq", FIELD_NEUTRAL, .values = "off", .help = "notifications cost no exit to a lock anyway: drop it"},
+    {.name = "ioeventfd", .type = FIELD_NEUTRAL},
+};
+
+static const struct field blk_fields[] = {
+    {"drive", FIELD_TEXT, AT(drive), .help = "the -drive if=none,id=ID it has"},
+    {"iothread", FIELD_TEXT, AT(iothread), .help = "the -object iothread,id=ID that serves it (one of its own)"},
+    {"num-queues", FIELD_U32, AT(queues), 1, VM_BLK_QUEUES_MAX, .help = "request queues (one a CPU)"},
+    {"queue-size", FIELD_CUSTOM, .set = queue_size, .values = "N", .help = "descriptors in each (256)"},
+    {"serial", FIELD_CUSTOM, .set = serial_number, .values = "TEXT", .help = "serial number"},
+    {"discard", FIELD_OFFON, AT(discard_off), .help = "offer discard and write-zeroes (on)"},
+    {"logical_block_size", FIELD_NEUTRAL, .values = "512", .help = "sectors have 512 bytes: drop it"},
+    {"physical_block_size", FIELD_IGNORED, .help = "it follows from the image"},
+    {"write-cache", FIELD_NEUTRAL, .values = "auto|on", .help = "say cache=writethrough to -drive instead"},
+    {.name = "config-wce", .type = FIELD_NEUTRAL},
+    {"share-rw", FIELD_NEUTRAL, .values = "off", .help = "an image is one machine's: drop it"},
+    {"scsi", FIELD_NEUTRAL, .values = "off", .help = "it takes no SCSI commands: drop it"},
+};
+
+static const struct field ide_fields[] = {
+    {"drive", FIELD_TEXT, AT(drive), .help = "the -drive if=none,id=ID it has"},
+    {"serial", FIELD_CUSTOM, .set = serial_number, .values = "TEXT", .help = "serial number"},
+    {"model", FIELD_TEXT, AT(model), .values = "TEXT", .help = "what it calls itself"},
+    {"unit", FIELD_NEUTRAL, .values = "0", .help = "a port has one disk: drop it"},
+    {"logical_block_size", FIELD_NEUTRAL, .values = "512", .help = "sectors have 512 bytes: drop it"},
+    {"physical_block_size", FIELD_IGNORED, .help = "it follows from the image"},
+    {"rotation_rate", FIELD_NEUTRAL, .values = "1", .help = "it is a solid state disk: drop it"},
+    {"write-cache", FIELD_NEUTRAL, .values = "auto|on", .help = "say cache=writethrough to -drive instead"},
+    {"share-rw", FIELD_NEUTRAL, .values = "off", .help = "an image is one machine's: drop it"},
+};
+
+static const struct field card_fields[] = {
+    {"netdev", FIELD_TEXT, AT(netdev), .help = "the -netdev it is connected to"},
+    {"mac", FIELD_MAC, AT(mac), .help = "its address (52:54:00:12:34:56 and up)"},
+};
+
+static int rx_size(struct vm_devices *d, void *base, const struct keyval *k, struct err *e)
+{
+    return power_of_two(d, k, &((struct vm_device *)base)->queue_size, e);
+}
+
+static const struct field net_fields[] = {
+    {"mq", FIELD_ONOFF, AT(mq), .help = "several pairs of queues (off)"},
+    {"num-queues", FIELD_U32, AT(queues), 1, VM_NET_PAIRS_MAX, .help = "with mq=on: pairs (one a CPU)"},
+    {"queue-size", FIELD_CUSTOM, .set = queue_size, .values = "N", .help = "descriptors in each (256)"},
+    {"rx_queue_size", FIELD_CUSTOM, .set = rx_size, .values = "N"},
+    {"tx_queue_size", FIELD_CUSTOM, .set = rx_size, .values = "N"},
+};
+
+static const struct field rng_fields[] = {
+    {"max-bytes", FIELD_U32, AT(max_bytes), 1, UINT32_MAX, .help = "at most so many bytes a period (no limit)"},
+    {"period", FIELD_U32, AT(period), 1, UINT32_MAX, .help = "ms"},
+    {.name = "rng", .type = FIELD_NEUTRAL},
+};
+
+static const struct field serial_fields[] = {
+    {.name = "max_ports", .type = FIELD_NEUTRAL},
+};
+
+static const struct field console_fields[] = {
+    {"chardev", FIELD_TEXT, AT(chardev), .help = "the -chardev behind it"},
+    {"name", FIELD_TEXT, AT(name), .values = "TEXT", .help = "what the guest calls the port"},
+    {"nr", FIELD_U32, AT(nr), 0, VM_CONSOLES_MAX - 1, .help = "which port of its controller (the next)"},
+};
+
+static const struct field root_port_fields[] = {
+    {"slot", FIELD_U32, AT(slot), 0, 255, .help = "slot number (the next)"},
+    {.name = "chassis", .type = FIELD_NEUTRAL},
+    {.name = "port", .type = FIELD_NEUTRAL},
+    {"hotplug", FIELD_NEUTRAL, .values = "off", .help = "nothing is plugged in a running machine: drop it"},
+};
+
+static const struct field pvpanic_fields[] = {
+    {"events", FIELD_U32, AT(events), 1, 7, .help = "what the guest may report: 1 panic, 2 crash dump (3)"},
+};
+
+static const struct field irq_test_fields[] = {
+    {"vectors", FIELD_U32, AT(vectors), 1, VM_VECTORS_MAX, .help = "MSI-X vectors (2048)"},
+};
+#undef AT
+
+/* ---- devices with addresses ---- */
+
+struct device_def {
+    const char *name;
+    enum vm_device_kind kind;
+    const char *help;
+    const struct field *fields;
+    size_t n;
+    bool virtio;
+};
+
+#define DEVICE(name, kind, help, fields, virtio)                                                                       \
+    {                                                                                                                  \
+        name, kind, help, fields, ARRAY_SIZE(fields), virtio                                                           \
     }
-    return keyval_apply(&k, unix_props, ARRAY_SIZE(unix_props), NULL, e);
-}
+static const struct device_def devices[] = {
+    DEVICE("virtio-blk-pci", VM_DEVICE_VIRTIO_BLK, "a disk with many queues", blk_fields, true),
+    {"ich9-ahci", VM_DEVICE_AHCI, "a SATA controller; ports ID.0 to ID.5, or ide.0 to ide.5 at addr=1f.2", NULL, 0,
+     false},
+    DEVICE("ide-hd", VM_DEVICE_IDE_HD, "a disk at a port of a SATA controller", ide_fields, false),
+    DEVICE("virtio-net-pci", VM_DEVICE_VIRTIO_NET, "a network card with many queues", card_fields, true),
+    DEVICE("e1000e", VM_DEVICE_E1000E, "Intel's 82574 network card", card_fields, false),
+    DEVICE("virtio-rng-pci", VM_DEVICE_VIRTIO_RNG, "random numbers", rng_fields, true),
+    DEVICE("virtio-serial-pci", VM_DEVICE_VIRTIO_SERIAL, "a controller for consoles", serial_fields, true),
+    DEVICE("virtconsole", VM_DEVICE_VIRTCONSOLE, "a console on it, hvc0 and up", console_fields, false),
+    DEVICE("pcie-root-port", VM_DEVICE_ROOT_PORT, "a bridge; its id= names the bus behind it", root_port_fields, false),
+    DEVICE("pvpanic-pci", VM_DEVICE_PVPANIC, "tells hecaton when the guest panics", pvpanic_fields, false),
+    DEVICE("irq-test-pci", VM_DEVICE_IRQ_TEST, "vectors that fire on command, for tests", irq_test_fields, false),
+};
 
-static int serial_plain(struct vm_serial *s, enum vm_serial_kind kind, const char *spec, struct err *e)
+static const struct {
+    const char *other, *name;
+} aliases[] = {
+    {"virtio-blk", "virtio-blk-pci"},
+    {"virtio-net", "virtio-net-pci"},
+    {"virtio-rng", "virtio-rng-pci"},
+    {"virtio-serial", "virtio-serial-pci"},
+    {"ahci", "ich9-ahci"},
+};
+
+/* Its own properties, then those of its sort. */
+static unsigned sets_of(const struct device_def *def, void *base, struct field_set sets[5])
 {
-    s->kind = kind;
-    s->spec = strdup(spec);
-    return s->spec ? 0 : err_set(e, -ENOMEM, "-serial: no host memory");
+    unsigned n = 0;
+    sets[n++] = (struct field_set){def->fields, def->n, base};
+    if (def->kind == VM_DEVICE_VIRTIO_NET)
+        sets[n++] = (struct field_set){net_fields, ARRAY_SIZE(net_fields), base};
+    if (def->virtio)
+        sets[n++] = (struct field_set){virtio_fields, ARRAY_SIZE(virtio_fields), base};
+    if (vm_device_is_pci(def->kind))
+        sets[n++] = (struct field_set){pci_fields, ARRAY_SIZE(pci_fields), base};
+    sets[n++] = (struct field_set){id_fields, ARRAY_SIZE(id_fields), base};
+    return n;
 }
 
-static int serial_parse(struct vm_serial *s, const char *arg, struct err *e)
+static int add_device(struct options *o, const struct device_def *def, struct keyval *k, struct err *e)
 {
-    static const char *const names[] = {"stdio", "file:PATH", "null", "none", "pty", "unix:PATH", "mon:stdio"};
-    if (!strcmp(arg, "stdio") || !strcmp(arg, "mon:stdio"))
-        return serial_plain(s, VM_SERIAL_STDIO, "stdio", e);
-    if (!strcmp(arg, "null") || !strcmp(arg, "none"))
-        return serial_plain(s, VM_SERIAL_NULL, "null", e);
-    if (!strcmp(arg, "pty"))
-        return serial_plain(s, VM_SERIAL_PTY, "pty", e);
-    if (!strncmp(arg, "file:", 5) && arg[5])
-        return serial_plain(s, VM_SERIAL_FILE, arg, e);
-    if (!strncmp(arg, "unix:", 5))
-        return serial_unix(s, arg, e);
-    return unknown_name("-serial", "backend", arg, names, ARRAY_SIZE(names), e);
+    struct vm_devices *d = &o->cfg->dev;
+    struct field_set sets[5];
+    struct vm_device *v = vm_devices_device(d, def->kind, VM_FROM_DEVICE);
+    if (!v || !(v->option = vm_devices_text(d, "-device %s", def->name)))
+        return no_memory(e);
+    k->option = v->option;
+    int rc = fields_apply(d, k, sets, sets_of(def, v, sets), e);
+    if (rc || !v->id)
+        return rc;
+    v->option = vm_devices_text(d, "-device %s,id=%s", def->name, v->id);
+    return v->option ? 0 : no_memory(e);
 }
 
-int opt_serial(struct options *o, const char *arg, struct err *e)
+static void device_help(FILE *out, const struct device_def *def)
 {
-    if (!strcmp(arg, "help")) {
-        help_item(o->out, "stdio", "this terminal; Ctrl-A x ends hecaton");
-        help_item(o->out, "file:PATH", "output goes to a file");
-        help_item(o->out, "null, none", "nowhere (default)");
-        help_item(o->out, "pty", "a new pseudo-terminal; its name is printed");
-        help_item(o->out, "unix:PATH", "a socket that listens");
-        return OPTION_DONE;
-    }
-    if (o->serials == VM_SERIAL_MAX)
-        return err_set(e, -EINVAL, "-serial %s: this machine has %u serial port, and it is taken: drop one -serial",
-                       arg, VM_SERIAL_MAX);
-    return serial_parse(&o->cfg->serial[o->serials++], arg, e);
+    struct field_set sets[5];
+    unsigned n = sets_of(def, NULL, sets);
+    help_item(out, def->name, def->help);
+    for (unsigned i = 0; i < n; i++)
+        fields_help(out, sets[i].field, sets[i].n);
 }
 
-int opt_nographic(struct options *o, const char *arg, struct err *e)
-{
-    o->cfg->nographic = true;
-    return 0;
-}
-
-/* ---- -device ---- */
+/* ---- the others ---- */
 
 static int port_value(const struct keyval *k, uint16_t *out, struct err *e)
 {
@@ -118,21 +246,84 @@ static const struct prop exit_props[] = {
     {"iosize", exit_iosize, "N", "ports (4)"},
 };
 
-static void device_help(FILE *out)
+static void help_debug_exit(FILE *out)
 {
     help_item(out, "isa-debug-exit", "a write of N ends hecaton with status (N << 1) | 1");
     help_props(out, exit_props, ARRAY_SIZE(exit_props));
-    help_intel_iommu(out);
-    help_amd_iommu(out);
+}
+
+static int opt_debug_exit(struct vm_config *c, struct keyval *k, struct err *e)
+{
+    c->debug_exit = true;
+    k->option = "-device isa-debug-exit";
+    return keyval_apply(k, exit_props, ARRAY_SIZE(exit_props), c, e);
+}
+
+static void help_testdev(FILE *out)
+{
     help_item(out, "pc-testdev", "ports and memory that test programs use");
+}
+
+static int opt_testdev(struct vm_config *c, struct keyval *k, struct err *e)
+{
+    c->pc_testdev = true;
+    int rc = keyval_next(k, e);
+    return rc <= 0 ? rc : err_set(e, -EINVAL, "-device pc-testdev: it has no properties, drop '%s'", k->key);
+}
+
+static const struct {
+    const char *name;
+    int (*parse)(struct vm_config *c, struct keyval *k, struct err *e);
+    void (*help)(FILE *out);
+} others[] = {
+    {"intel-iommu", opt_intel_iommu, help_intel_iommu},
+    {"amd-iommu", opt_amd_iommu, help_amd_iommu},
+    {"isa-debug-exit", opt_debug_exit, help_debug_exit},
+    {"pc-testdev", opt_testdev, help_testdev},
+};
+
+/* ---- -device ---- */
+
+static void all_devices_help(FILE *out)
+{
+    fputs("-device NAME[,property=value...]; -device NAME,help lists its properties:\n", out);
+    for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
+        help_item(out, devices[i].name, devices[i].help);
+    for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+        others[i].help(out);
+}
+
+static int unknown_device(const char *name, struct err *e)
+{
+    const char *names[ARRAY_SIZE(devices) + ARRAY_SIZE(others)];
+    size_t n = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
+        names[n++] = devices[i].name;
+    for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+        names[n++] = others[i].name;
+    if (!strcmp(name, "ide-cd"))
+        return err_set(e, -EINVAL,
+                       "-device ide-cd: this machine has no CD drives: give the image as a disk, with "
+                       "readonly=on");
+    return unknown_name("-device", "device", name, names, n, e);
+}
+
+static const struct device_def *find_device(const char *name)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(aliases); i++)
+        if (!strcmp(aliases[i].other, name))
+            name = aliases[i].name;
+    for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
+        if (!strcmp(devices[i].name, name))
+            return &devices[i];
+    return NULL;
 }
 
 int opt_device(struct options *o, const char *arg, struct err *e)
 {
-    static const char *const names[] = {"isa-debug-exit", "pc-testdev", "intel-iommu", "amd-iommu"};
     struct keyval k;
     if (!strcmp(arg, "help")) {
-        device_help(o->out);
+        all_devices_help(o->out);
         return OPTION_DONE;
     }
     keyval_init(&k, "-device", arg);
@@ -140,111 +331,64 @@ int opt_device(struct options *o, const char *arg, struct err *e)
     if (rc <= 0)
         return rc ? rc : err_set(e, -EINVAL, "-device: give a device; -device help lists them");
     const char *name = k.val && !strcmp(k.key, "driver") ? k.val : k.key;
-    if (!strcmp(name, names[0])) {
-        o->cfg->debug_exit = true;
-        k.option = "-device isa-debug-exit";
-        return keyval_apply(&k, exit_props, ARRAY_SIZE(exit_props), o->cfg, e);
-    }
-    if (!strcmp(name, names[2]))
-        return opt_intel_iommu(o->cfg, &k, e);
-    if (!strcmp(name, names[3]))
-        return opt_amd_iommu(o->cfg, &k, e);
-    if (strcmp(name, names[1]))
-        return unknown_name("-device", "device", name, names, ARRAY_SIZE(names), e);
-    o->cfg->pc_testdev = true;
-    k.option = "-device pc-testdev";
-    rc = keyval_next(&k, e);
-    return rc <= 0 ? rc : err_set(e, -EINVAL, "-device pc-testdev: it has no properties, drop '%s'", k.key);
-}
-
-/* ---- -name ---- */
-
-static int name_set(struct vm_config *c, const char *name, struct err *e)
-{
-    if (strlen(name) >= sizeof c->name)
-        return err_set(e, -EINVAL, "-name: more than %zu characters", sizeof c->name - 1);
-    strcpy(c->name, name);
-    return 0;
-}
-
-static int name_guest(void *ctx, const struct keyval *k, struct err *e)
-{
-    return name_set(ctx, k->val ? k->val : "", e);
-}
-
-static int name_threads(void *ctx, const struct keyval *k, struct err *e)
-{
-    return keyval_onoff(k, &((struct vm_config *)ctx)->debug_threads, e);
-}
-
-int opt_name(struct options *o, const char *arg, struct err *e)
-{
-    static const struct prop props[] = {{"guest", name_guest, "NAME", NULL},
-                                        {"debug-threads", name_threads, "on|off", NULL}};
-    struct keyval k;
-    keyval_init(&k, "-name", arg);
-    int rc = keyval_next(&k, e);
-    if (rc > 0 && !k.val)
-        rc = name_set(o->cfg, k.key, e);
-    else
-        keyval_init(&k, "-name", arg);
-    return rc < 0 ? rc : keyval_apply(&k, props, ARRAY_SIZE(props), o->cfg, e);
-}
-
-/* ---- -d, -D ---- */
-
-static const struct {
-    const char *name;
-    uint32_t mask;
-    const char *help;
-} categories[] = {
-    {"irq", TRACE_IRQ, "each interrupt's way"},
-    {"cpu", TRACE_CPU, "resets, SIPIs, mode changes, triple faults"},
-    {"int", TRACE_INT, "every exception and interrupt a CPU takes"},
-    {"msr", TRACE_MSR, "MSRs that answered with a fault"},
-    {"bus", TRACE_BUS, "accesses nobody claimed"},
-    {"dev", TRACE_DEV, "device state changes"},
-    {"sched", TRACE_SCHED, "parking, waking, time jumps"},
-    {"in_asm", TRACE_IN_ASM, "each block when it is translated"},
-    {"guest_errors", TRACE_MSR | TRACE_BUS, "msr and bus"},
-    {"cpu_reset", TRACE_CPU, "cpu"},
-};
-
-static int add_category(uint32_t *mask, const char *name, struct err *e)
-{
-    const char *names[ARRAY_SIZE(categories)];
-    for (unsigned i = 0; i < ARRAY_SIZE(categories); i++) {
-        names[i] = categories[i].name;
-        if (!strcmp(name, names[i])) {
-            *mask |= categories[i].mask;
-            return 0;
-        }
-    }
-    return unknown_name("-d", "category", name, names, ARRAY_SIZE(names), e);
-}
-
-int opt_trace(struct options *o, const char *arg, struct err *e)
-{
-    struct keyval k;
-    int rc;
-    if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
-        fputs("-d CATEGORY[,CATEGORY...]; lines go to standard error or -D FILE:\n", o->out);
-        for (unsigned i = 0; i < ARRAY_SIZE(categories); i++)
-            help_item(o->out, categories[i].name, categories[i].help);
-        help_item(o->out, "json", "with irq: a Chrome trace for ui.perfetto.dev, to -D FILE");
+    const struct device_def *def = find_device(name);
+    bool help = !strcmp(k.rest, "help");
+    if (def && !help)
+        return add_device(o, def, &k, e);
+    if (def) {
+        device_help(o->out, def);
         return OPTION_DONE;
     }
-    keyval_init(&k, "-d", arg);
-    while ((rc = keyval_next(&k, e)) > 0)
-        if (!strcmp(k.key, "json"))
-            o->cfg->trace_json = true;
-        else if ((rc = add_category(&o->cfg->trace_mask, k.key, e)))
-            return rc;
-    return rc;
+    for (unsigned i = 0; i < ARRAY_SIZE(others); i++) {
+        if (strcmp(others[i].name, name))
+            continue;
+        if (!help)
+            return others[i].parse(o->cfg, &k, e);
+        others[i].help(o->out);
+        return OPTION_DONE;
+    }
+    return unknown_device(name, e);
 }
 
-int opt_trace_file(struct options *o, const char *arg, struct err *e)
+/* ---- -object ---- */
+
+static int object_iothread(struct options *o, struct keyval *k, struct err *e)
 {
-    o->cfg->trace_file = arg;
-    return 0;
+    static const struct field fields[] = {
+        {"id", FIELD_TEXT, .at = offsetof(struct vm_iothread, id)},
+        {.name = "poll-max-ns", .type = FIELD_NEUTRAL},
+        {.name = "poll-grow", .type = FIELD_NEUTRAL},
+        {.name = "poll-shrink", .type = FIELD_NEUTRAL},
+        {.name = "aio-max-batch", .type = FIELD_NEUTRAL},
+    };
+    struct vm_iothread *t = vm_devices_iothread(&o->cfg->dev);
+    if (!t)
+        return no_memory(e);
+    const struct field_set set = {fields, ARRAY_SIZE(fields), t};
+    k->option = "-object iothread";
+    int rc = fields_apply(&o->cfg->dev, k, &set, 1, e);
+    return rc || t->id ? rc : err_set(e, -EINVAL, "-object iothread: give id=ID");
+}
+
+int opt_object(struct options *o, const char *arg, struct err *e)
+{
+    static const char *const names[] = {"iothread", "rng-random", "rng-builtin"};
+    struct keyval k;
+    if (!strcmp(arg, "help")) {
+        help_item(o->out, "iothread,id=ID", "a thread for disks, by iothread=ID");
+        help_item(o->out, "rng-random, rng-builtin", "accepted: virtio-rng-pci takes the host's random numbers anyway");
+        return OPTION_DONE;
+    }
+    keyval_init(&k, "-object", arg);
+    int rc = keyval_next(&k, e);
+    if (rc < 0)
+        return rc;
+    const char *name = !rc ? "" : k.val && !strcmp(k.key, "qom-type") ? k.val : k.key;
+    if (!strcmp(name, "iothread"))
+        return object_iothread(o, &k, e);
+    if (!strcmp(name, "filter-dump"))
+        return err_set(e, -EINVAL, "-object filter-dump: give pcap=FILE to the -netdev instead");
+    if (!strcmp(name, "rng-random") || !strcmp(name, "rng-builtin"))
+        return 0;
+    return unknown_name("-object", "object", name, names, ARRAY_SIZE(names), e);
 }

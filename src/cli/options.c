@@ -29,7 +29,7 @@ STRING_OPTION(append)
 FLAG_OPTION(no_reboot)
 FLAG_OPTION(no_shutdown)
 
-/* What a machine without displays, monitors and networks is anyway. */
+/* What a machine without displays and monitors is anyway. */
 static int opt_nothing(struct options *o, const char *arg, struct err *e)
 {
     return 0;
@@ -40,6 +40,11 @@ static int opt_only_none(struct options *o, const char *arg, struct err *e)
     if (!strcmp(arg, "none"))
         return 0;
     return err_set(e, -EINVAL, "-%s %s: this machine has no such thing: leave it out, or say none", o->option, arg);
+}
+
+static int opt_boot(struct options *o, const char *arg, struct err *e)
+{
+    return vm_devices_note(&o->cfg->dev, e, "-boot %s is ignored: no firmware chooses what to boot: -kernel does", arg);
 }
 
 static const struct option_def defs[] = {
@@ -62,7 +67,25 @@ static const struct option_def defs[] = {
     {"Devices", NULL, NULL, NULL},
     {"serial", "WHERE", opt_serial, "COM1: stdio, file:PATH, null, pty, or unix:PATH (null)"},
     {"nographic", NULL, opt_nographic, "as -serial stdio, unless -serial is given"},
-    {"device", "NAME[,PROP=..]", opt_device, "add intel-iommu, amd-iommu, isa-debug-exit or pc-testdev; -device help"},
+    {"chardev", "KIND,id=ID[,..]", opt_chardev, "a place for -serial chardev:ID or a virtconsole; -chardev help"},
+    {"device", "NAME[,PROP=..]", opt_device,
+     "add virtio-blk-pci, ide-hd, e1000e, virtio-net-pci, intel-iommu, amd-iommu, ..; -device help lists them"},
+    {"object", "iothread,id=ID", opt_object, "a thread that serves the disks with iothread=ID"},
+
+    {"Disks", NULL, NULL, NULL},
+    {"hda", "FILE", opt_hd, "the first SATA disk: an image, raw or qcow2 (also -hdb, -hdc, -hdd)"},
+    {"hdb", "FILE", opt_hd, NULL},
+    {"hdc", "FILE", opt_hd, NULL},
+    {"hdd", "FILE", opt_hd, NULL},
+    {"drive", "file=FILE[,PROP=..]", opt_drive, "an image in a disk: if=virtio, if=ide, or if=none; -drive help"},
+    {"snapshot", NULL, opt_snapshot, "what is written is gone at the end"},
+    {"blockdev", "..", opt_blockdev, NULL},
+    {"cdrom", "FILE", opt_cdrom, NULL},
+
+    {"Networks", NULL, NULL, NULL},
+    {"net", "nic|user|..[,PROP=..]", opt_net, "a card (nic, e1000e), and what it is connected to; -net help"},
+    {"nic", "user|..[,PROP=..]", opt_nic, "both in one: -nic user,hostfwd=tcp::5028-:22"},
+    {"netdev", "user|tap|socket,id=ID", opt_netdev, "a network for a -device with netdev=ID; -netdev help"},
 
     {"When the guest ends", NULL, NULL, NULL},
     {"no-reboot", NULL, opt_no_reboot, "end when the guest resets, instead of starting again"},
@@ -76,15 +99,14 @@ static const struct option_def defs[] = {
     {"version", NULL, opt_version, "the version"},
 
     {"Accepted from QEMU, changing nothing: this machine has none of these", NULL, NULL, NULL},
-    {"display", "none", opt_only_none, "also -vga, -monitor, -parallel, -net, -nic none"},
+    {"display", "none", opt_only_none, "also -vga, -monitor, -parallel none"},
     {"vga", "none", opt_only_none, NULL},
     {"monitor", "none", opt_only_none, NULL},
     {"parallel", "none", opt_only_none, NULL},
-    {"net", "none", opt_only_none, NULL},
-    {"nic", "none", opt_only_none, NULL},
     {"nodefaults", NULL, opt_nothing, "also -no-user-config, -no-hpet"},
     {"no-user-config", NULL, opt_nothing, NULL},
     {"no-hpet", NULL, opt_nothing, NULL},
+    {"boot", "..", opt_boot, NULL},
 };
 
 static int opt_help(struct options *o, const char *arg, struct err *e)
@@ -166,8 +188,16 @@ static int finish(struct options *o, struct err *e)
         return err_set(e, -EINVAL, "-d json: a JSON trace goes to a file: give -D FILE");
     if (c->trace_json && !c->trace_mask)
         return err_set(e, -EINVAL, "-d json: say what is to be traced too, as -d irq,json");
-    if (!c->kernel)
+    int rc = config_devices_resolve(c, e);
+    if (rc)
+        return rc;
+    if (!c->kernel && !c->dev.drives)
         return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (-h lists the options)");
+    if (!c->kernel)
+        return err_set(e, -EINVAL,
+                       "no firmware in this version starts what is on a disk: give -kernel and -initrd too "
+                       "(virt-get-kernel -a %s copies them out of it)",
+                       c->dev.drives->image.file);
     return c->nographic && !o->serials ? opt_serial(o, "stdio", e) : 0;
 }
 

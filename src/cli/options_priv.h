@@ -26,8 +26,16 @@ struct option_def {
 
 /* opt_machine.c */
 option_fn opt_machine, opt_accel, opt_smp, opt_memory, opt_cpu, opt_enable_kvm;
+/* opt_chardev.c */
+option_fn opt_serial, opt_nographic, opt_chardev;
+/* opt_drive.c */
+option_fn opt_drive, opt_hd, opt_snapshot, opt_blockdev, opt_cdrom;
+/* opt_net.c */
+option_fn opt_net, opt_netdev, opt_nic;
 /* opt_device.c */
-option_fn opt_serial, opt_device, opt_name, opt_trace, opt_trace_file, opt_nographic;
+option_fn opt_device, opt_object;
+/* opt_trace.c */
+option_fn opt_name, opt_trace, opt_trace_file;
 /* opt_iommu.c: the properties of -device intel-iommu. */
 int opt_intel_iommu(struct vm_config *c, struct keyval *k, struct err *e);
 int opt_amd_iommu(struct vm_config *c, struct keyval *k, struct err *e);

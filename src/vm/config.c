@@ -34,6 +34,7 @@ void vm_config_fini(struct vm_config *c)
     free(c->apic_ids);
     for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
         free(c->serial[i].spec);
+    vm_devices_fini(&c->dev);
     *c = (struct vm_config){0};
 }
 
@@ -367,7 +368,7 @@ static int check_files(const struct vm_config *c, struct err *e)
 {
     struct sockaddr_un un;
     if (!c->kernel)
-        return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (this version has no firmware and no disks)");
+        return err_set(e, -EINVAL, "nothing to start: give -kernel FILE (this version has no firmware)");
     for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
         if (c->serial[i].kind == VM_SERIAL_UNIX && strlen(c->serial[i].spec) >= sizeof un.sun_path + strlen("unix:"))
             return err_set(e, -EINVAL, "-serial %s: a socket's path has at most %zu characters: use a shorter one",
@@ -387,6 +388,8 @@ int config_check(const struct vm_config *c, struct err *e)
         (rc = check_accel(c, e)) || (rc = check_list(c, e)))
         return rc;
     rc = check_iommu(c, e);
+    if (!rc)
+        rc = config_devices_check(c, e);
     if (!rc)
         rc = vm_config_cpuid(c, &m, e);
     return rc ? rc : check_route(c, &m, e);

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "vm/config_devices.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -112,6 +113,7 @@ struct vm_config {
     uint16_t debug_exit_base, debug_exit_size; /* ports */
     bool pc_testdev;
     bool irq_test;
+    struct vm_devices dev; /* disks, networks, PCI devices */
 
     uint32_t trace_mask;    /* enum trace_cat */
     bool trace_json;        /* as a Chrome/Perfetto trace, to trace_file */

@@ -157,6 +157,13 @@ static int make_amdvi_pci(struct machine *m, struct err *e)
     return m->amdvi ? amdvi_pci_init(&m->amdvi_pci, &m->pci, m->amdvi, e) : 0;
 }
 
+static int make_pci_devices(struct machine *m, struct err *e)
+{
+    struct pci_devices_config c = {
+        .cfg = m->cfg, .host = &m->pci, .epoch = &m->epoch, .control = &m->control, .trace = &m->trace};
+    return pci_devices_create(&c, &m->pci_devices, e);
+}
+
 static int make_debugexit(struct machine *m, struct err *e)
 {
     if (!m->cfg->debug_exit)
@@ -253,6 +260,11 @@ static void drop_pci(struct machine *m)
     pci_host_fini(&m->pci);
 }
 
+static void drop_pci_devices(struct machine *m)
+{
+    pci_devices_destroy(m->pci_devices);
+}
+
 static void reset_pci(struct machine *m)
 {
     pci_host_reset(&m->pci);
@@ -271,6 +283,7 @@ static const struct device {
     {make_pm, drop_pm, reset_pm},
     {make_pci, drop_pci, reset_pci},
     {make_amdvi_pci, drop_nothing, reset_amdvi},
+    {make_pci_devices, drop_pci_devices, NULL},
     {make_serial, drop_serial, reset_serial},
     {make_debugexit, drop_debugexit, NULL},
     {make_shutdown_port, drop_shutdown_port, reset_shutdown_port},

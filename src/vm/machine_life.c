@@ -126,6 +126,14 @@ static enum boot_protocol protocol(enum vm_boot boot)
                                      : BOOT_PROTOCOL_AUTO;
 }
 
+/* What is in flight ends before RAM is cleared and written anew. */
+static void quiet_devices(struct machine *m)
+{
+    epoch_enter(&m->epoch, m->epoch_slot);
+    pci_devices_reset(m->pci_devices);
+    epoch_leave(&m->epoch, m->epoch_slot);
+}
+
 int machine_boot(struct machine *m, struct err *e)
 {
     struct boot_layout layout;
@@ -135,6 +143,7 @@ int machine_boot(struct machine *m, struct err *e)
                             .cmdline = m->cfg->append,
                             .protocol = protocol(m->cfg->boot)};
     struct boot_entry entry;
+    quiet_devices(m);
     clear_ram(m);
     boot_layout_init(&layout, &m->ram);
     int rc = firmware_tables(m->cfg, &m->cpuid, m->ids, &layout, &b.rsdp, e);

@@ -19,6 +19,7 @@
 #include "irq/vtd.h"
 #include "pci/host.h"
 #include "vm/machine.h"
+#include "vm/pci_devices.h"
 
 struct machine {
     const struct vm_config *cfg;  /* (c) borrowed */
@@ -50,6 +51,7 @@ struct machine {
     struct serial serial;
     struct pci_host pci;
     struct amdvi_pci amdvi_pci;
+    struct pci_devices *pci_devices; /* owned; reset before all others, see machine_boot() */
     struct debugexit debugexit;
     struct shutdown_port shutdown_port;
     struct testdev testdev;

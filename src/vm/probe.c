@@ -19,6 +19,7 @@ int probe_create(const struct vm_config *c, struct probe **out, struct err *e)
         return err_set(e, -ENOMEM, "out of memory for the machine");
     p->cfg = *c;
     p->cfg.serial[0] = (struct vm_serial){.kind = VM_SERIAL_NULL};
+    p->cfg.dev = (struct vm_devices){.drives = NULL};
     p->cfg.trace_mask = 0;
     p->cfg.trace_json = false;
     p->cfg.trace_file = NULL;
