@@ -276,24 +276,32 @@ void block_store(struct soft_vcpu *v, gpa_t gpa, unsigned len)
     stored(v->vm->blocks, v, gpa, len);
 }
 
-/* Within one page. The thread may be none that a flush stops, so what the page has is looked at under the lock. */
-static void dma_write_page(struct block_cache *c, gpa_t gpa, uint64_t n)
+/* Without the lock. A flush, which does not stop this thread, may hand the page's record out anew meanwhile: then what
+ * is read is nonsense, but the old blocks are gone, and new ones are made of the bytes that are there now. */
+GUEST_RACY static bool holds_code(const struct code_page *p, uint64_t granules)
+{
+    return marked(p) && atomic_load_explicit(&p->granules, memory_order_relaxed) & granules;
+}
+
+/* Under the lock no flush takes the page's record away. */
+static void dma_write_code(struct block_cache *c, gpa_t gpa, uint64_t granules)
 {
     pthread_mutex_lock(&c->lock);
     struct code_page *p = code_page(c, gpa);
-    if (marked(p) && atomic_load_explicit(&p->granules, memory_order_relaxed) & granule_mask(gpa & 0xfff, n))
+    if (holds_code(p, granules))
         kill_blocks(p, NULL);
     pthread_mutex_unlock(&c->lock);
 }
 
+/* The common case, a page without code where the bytes are, takes no lock. */
 void block_dma_write(struct soft_vm *vm, gpa_t gpa, uint64_t len)
 {
     struct block_cache *c = vm->blocks;
     atomic_thread_fence(memory_order_seq_cst); /* the bytes before the marks and the bits */
     while (len && ram_hva(c->ram, gpa, 1)) {
-        uint64_t n = min_u64(len, RAM_PAGE - (gpa & 0xfff));
-        if (code_page(c, gpa))
-            dma_write_page(c, gpa, n);
+        uint64_t n = min_u64(len, RAM_PAGE - (gpa & 0xfff)), granules = granule_mask(gpa & 0xfff, n);
+        if (unlikely(holds_code(code_page(c, gpa), granules)))
+            dma_write_code(c, gpa, granules);
         gpa += n;
         len -= n;
     }
