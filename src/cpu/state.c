@@ -48,6 +48,7 @@ void cpu_state_reset(struct cpu_state *s, bool bsp)
     s->pat = PAT_RESET;
     s->misc_enable = MISC_ENABLE;
     s->xcr0 = 1;
+    s->pv_msr[CPU_PV_POLL] = 1; /* the host may poll */
     s->fx.fcw = 0x0040;
     s->fx.ftw_abridged = 0xff; /* tag word 5555h: eight registers that hold zero */
     s->fx.mxcsr = 0x1f80;

@@ -51,6 +51,19 @@ struct cpu_fx {
     uint8_t reserved1[96];
 } __attribute__((aligned(16)));
 
+/* Wall clock, system time, asynchronous page faults, steal time, EOI, poll control, asynchronous page faults' vector.
+ * Linux, Documentation/virt/kvm/x86/msr.rst. */
+enum {
+    CPU_PV_WALL,
+    CPU_PV_TIME,
+    CPU_PV_ASYNC_PF,
+    CPU_PV_STEAL,
+    CPU_PV_EOI,
+    CPU_PV_POLL,
+    CPU_PV_ASYNC_INT,
+    CPU_PV_MSRS
+};
+
 struct cpu_state {
     uint64_t gpr[16]; /* by enum cpu_reg */
     uint64_t rip;
@@ -67,16 +80,18 @@ struct cpu_state {
     uint64_t tsc_adjust; /* IA32_TSC_ADJUST */
     uint64_t mcg_status, umwait_control;
     uint64_t xcr0;
-    uint8_t activity;    /* enum cpu_activity */
-    uint8_t nmi_blocked; /* between an NMI and its IRET */
-    uint8_t int_shadow;  /* 1 STI, 2 MOV SS just ran: no interrupts (2: no debug traps either) before one more
-                            instruction */
+    uint64_t pv_msr[CPU_PV_MSRS]; /* KVM's paravirtual MSRs 4b564d00h and up, those that the machine offers */
+    uint8_t activity;             /* enum cpu_activity */
+    uint8_t nmi_blocked;          /* between an NMI and its IRET */
+    uint8_t int_shadow;           /* 1 STI, 2 MOV SS just ran: no interrupts (2: no debug traps either) before one more
+                                     instruction */
     uint8_t bsp;
     struct cpu_fx fx;
 };
 
 /* A local APIC and what is pending at its CPU, in one form for every engine. SDM 3A, "Local APIC Register Address Map".
- */
+ * In x2APIC mode the ID register has all 32 bits, the LDR is derived from it, and ICR's upper half is in ICR2's place.
+ * An engine sets a vCPU's state first and then its APIC; setting the state alone leaves nothing pending. */
 struct cpu_apic {
     uint64_t base;         /* IA32_APIC_BASE */
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE in guest TSC units, 0: disarmed */

@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "cpu/cpuid.h"
 #include "cpu/engine.h"
+#include "irq/remap.h"
 
 #include <signal.h>
 
@@ -47,6 +48,29 @@ void kvm_probe(struct kvm_probe *p);
 /* Whether a machine of so many vCPUs with IDs up to `max_id` can be made with what the probe found: 0, or -errno with
  * one line that says which limit stands against it and what to do. */
 int kvm_probe_check(const struct kvm_probe *p, uint32_t vcpus, uint32_t max_id, struct err *e);
+
+/* ---- interrupts by eventfd (VFIO, vhost): GSIs past the pins ---- */
+
+/* A free GSI (24 and up), or -ENOSPC. Any thread, as all below. */
+int kvm_gsi_alloc(struct engine_vm *vm);
+/* Its route goes; eventfds have been deassigned. */
+void kvm_gsi_free(struct engine_vm *vm, unsigned gsi);
+/* What `gsi` sends: `msg` of the device `from`, through `remap` (borrowed while the route is). The kernel learns of it
+ * at kvm_gsi_commit(), so that many changes cost one call. True: routed; false: the message is a fault now, nothing is
+ * sent. A device's masked vector: kvm_gsi_unroute(). */
+bool kvm_gsi_route(struct engine_vm *vm, unsigned gsi, const struct remap *remap, struct msi_msg msg,
+                   requester_id_t from);
+void kvm_gsi_unroute(struct engine_vm *vm, unsigned gsi);
+/* Tell the kernel. A route that it refuses is taken out and traced, and sends nothing; the others hold. 0, or -errno if
+ * the kernel takes no table at all. */
+int kvm_gsi_commit(struct engine_vm *vm);
+/* A remap_stale.fn, opaque is the engine_vm: look the routes with these cookies up again, and commit. May be called
+ * under a remapping unit's lock. */
+void kvm_gsi_stale(void *vm, uint32_t first, uint32_t last);
+/* Counting up `event_fd` (not owned) raises `gsi`. With `resample_fd` >= 0 it is a level: it stays up until the guest's
+ * EOI, which counts up that one; only with kernel-irqchip=on. -errno with the reason. */
+int kvm_irqfd_assign(struct engine_vm *vm, unsigned gsi, int event_fd, int resample_fd, struct err *e);
+void kvm_irqfd_deassign(struct engine_vm *vm, unsigned gsi, int event_fd);
 
 /* ---- CPUID ---- */
 

@@ -1,13 +1,11 @@
 #include "cpu/kvm/kvm.h"
-#include "cpu/kvm/kvm_sys.h"
+#include "cpu/kvm/kvm_priv.h"
 
 #include <cpuid.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <unistd.h>
-
-#define IOAPIC_ROUTES 24
 
 static bool cpu_has_vmx_or_svm(void)
 {
@@ -53,7 +51,7 @@ static void probe_machine(struct kvm_probe *p, const struct kvm_sys *s, int dev)
         p->vm_errno = -vm;
         return;
     }
-    p->split_errno = try_enable(s, dev, vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_ROUTES);
+    p->split_errno = try_enable(s, dev, vm, KVM_CAP_SPLIT_IRQCHIP, KVM_PINS);
     p->x2apic_errno = try_enable(s, dev, vm, KVM_CAP_X2APIC_API,
                                  KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
     int khz = kvm_io(s, vm, KVM_GET_TSC_KHZ, 0);
@@ -61,10 +59,15 @@ static void probe_machine(struct kvm_probe *p, const struct kvm_sys *s, int dev)
     close(vm);
 }
 
+bool kvm_has_hardware(void)
+{
+    return cpu_has_vmx_or_svm() && has_back_end();
+}
+
 void kvm_probe(struct kvm_probe *p)
 {
     const struct kvm_sys *s = &kvm_sys_host;
-    *p = (struct kvm_probe){.hardware = cpu_has_vmx_or_svm() && has_back_end()};
+    *p = (struct kvm_probe){.hardware = kvm_has_hardware()};
     int dev = s->open(s->opaque);
     if (dev < 0) {
         p->open_errno = -dev;
