@@ -1,6 +1,7 @@
 #!/bin/sh
 # fetch-deb.sh PACKAGE [PATH...]: unpack a Debian package (only the PATHs of it) below build/debs, without installing it,
-# and print the directory. apt checks signature and hash. What was fetched before is used again. Status 3: it can't be had.
+# and print the directory. apt checks signature and hash. What was fetched before is used again, if it had these PATHs.
+# Status 3: it can't be had.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 debs=${HEC_BUILD:-$top/build}/debs
@@ -10,7 +11,16 @@ dir=$debs/$package
 mkdir -p "$debs"
 exec 9>"$debs/.lock"
 flock 9
-if [ -f "$dir/.unpacked" ]; then
+# had PATH...: all of them were unpacked before. An empty list is the whole package.
+had() {
+    [ -f "$dir/.unpacked" ] || return 1
+    [ -s "$dir/.unpacked" ] || return 0
+    [ $# != 0 ] || return 1
+    for path; do
+        grep -qxF -- "$path" "$dir/.unpacked" || return 1
+    done
+}
+if had "$@"; then
     echo "$dir"
     exit 0
 fi
@@ -41,6 +51,6 @@ if ! (cd "$dir.new/.deb" && apt-get -q -o APT::Sandbox::User="$(id -un)" downloa
 fi
 dpkg-deb --fsys-tarfile "$dir.new"/.deb/*.deb | tar -x -C "$dir.new" --no-same-owner "$@"
 rm -rf "$dir.new/.deb"
-touch "$dir.new/.unpacked"
+for path; do echo "$path"; done >"$dir.new/.unpacked"
 mv "$dir.new" "$dir"
 echo "$dir"

@@ -1,16 +1,21 @@
 #!/bin/sh
-# mkinitramfs.sh [-t SCRIPT] [-p PACKAGE]... OUTPUT: an initramfs of Debian's busybox-static and an /init that says what
-# came up. SCRIPT becomes /test, which /init runs; PACKAGEs come with the libraries they depend on. Needs no root: the
-# kernel's built-in initramfs has /dev/console, and /init mounts devtmpfs. Same inputs, same bytes.
+# mkinitramfs.sh [-t SCRIPT] [-p PACKAGE]... [-k KERNEL -m MODULE...] OUTPUT: an initramfs of Debian's busybox-static and an
+# /init that says what came up. SCRIPT becomes /test, which /init runs; PACKAGEs come with the libraries they depend on;
+# /init loads the MODULEs of one of Debian's kernels, and what they depend on, in the order given. Needs no root: the kernel's
+# built-in initramfs has /dev/console, and /init mounts devtmpfs. Same inputs, same bytes.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 script=
 packages=
-while getopts t:p: opt; do
+modules=
+kernel=
+while getopts t:p:k:m: opt; do
     case $opt in
     t) script=$OPTARG ;;
     p) packages="$packages $OPTARG" ;;
+    k) kernel=$OPTARG ;;
+    m) modules="$modules $OPTARG" ;;
     *) exit 2 ;;
     esac
 done
@@ -28,7 +33,9 @@ if [ -n "$packages" ]; then
 fi
 
 # Nothing to do if neither what goes in nor this script has changed.
-key=$(cat "$0" "$here/guest-init" "$busybox" ${script:+"$script"} | sha256sum | cut -c1-32)-$(echo $dirs | sha256sum | cut -c1-16)
+from=
+[ -z "$modules" ] || from=$("$here/fetch-kernel.sh" -p "$kernel")
+key=$(cat "$0" "$here/guest-init" "$busybox" ${script:+"$script"} | sha256sum | cut -c1-32)-$(echo $dirs $from $modules | sha256sum | cut -c1-16)
 if [ -s "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key" ]; then
     exit 0
 fi
@@ -48,6 +55,7 @@ mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/root" "$root/tm
 [ -z "$dirs" ] || for sub in lib lib64; do
     [ -d "$root/usr/$sub" ] && ln -s "usr/$sub" "$root/$sub"
 done
+[ -z "$modules" ] || OUT=$root/modules "$here/fetch-modules.sh" "$kernel" $modules
 cp "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/guest-init" "$root/init"
