@@ -44,11 +44,12 @@ struct virtio_ops {
     /* The loop's thread: the driver has notified of `q`, or the queues have just been started. Called for live queues
      * only; there may be nothing in it. */
     void (*serve)(struct virtio *v, struct virtq *q);
-    /* The loop's thread: DRIVER_OK; the queues are live, v->features is what both agreed on. May be NULL. */
+    /* The loop's thread: DRIVER_OK; the queues are live (unless that broke the device), v->features is what both
+     * agreed on. May be NULL. */
     void (*start)(struct virtio *v);
     /* The loop's thread: the queues have been stopped (a reset). Let go of chains that only wait for something; true:
-     * nothing is in flight. False: it calls virtio_idle() when nothing is any more. NULL: nothing ever is. Not called
-     * if it was not started. */
+     * nothing is in flight. False: it calls virtio_idle() when nothing is any more. NULL: nothing ever is. Comes
+     * once for each start. */
     bool (*stop)(struct virtio *v);
     /* A vCPU's thread, under v->lock: the driver has written `size` (1, 2 or 4) bytes at `off` of the configuration,
      * which is unchanged; the device may change v->config[]. NULL: nothing there can be written. */
@@ -84,7 +85,6 @@ struct virtio {
     pthread_cond_t changed;            /* `resetting` has become false */
     uint8_t status;                    /* (l) */
     uint8_t generation;                /* (l) of config[] */
-    bool generation_read;              /* (l) since config[] last changed */
     bool want_start;                   /* (l) DRIVER_OK, and the loop has not seen it */
     bool started;                      /* (l) the loop has seen DRIVER_OK, or is about to */
     bool resetting;                    /* (l) a reset waits for what is in flight */
@@ -92,8 +92,8 @@ struct virtio {
     uint8_t config[VIRTIO_CONFIG_MAX]; /* (l) little-endian */
 
     uint64_t features; /* the loop's thread, after start: what both agreed on */
-    bool running;      /* the loop's thread: between start and stop */
-    bool broken;       /* the loop's thread: NEEDS_RESET */
+    enum virtio_phase { VIRTIO_OFF, VIRTIO_RUNNING, VIRTIO_STOPPING } phase; /* the loop's thread */
+    bool broken;                                                             /* the loop's thread: NEEDS_RESET */
 };
 
 /* ---- lifecycle ---- */

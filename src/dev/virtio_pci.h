@@ -59,6 +59,9 @@ int virtio_pci_init(struct virtio_pci *p, const struct virtio_pci_setup *s, stru
 void virtio_pci_fini(struct virtio_pci *p);
 void virtio_pci_reset(struct virtio_pci *p);
 
+/* Whether VIRTIO_F_ACCESS_PLATFORM will be offered. */
+bool virtio_pci_translated(const struct pci_host *host, const struct virtio_options *o);
+
 /* ---- any thread (inside the epoch) ---- */
 /* Interrupts: virtq.c's and virtio.c's. */
 void virtio_pci_fire_queue(struct virtio *v, const struct virtq *q);

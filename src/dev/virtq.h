@@ -65,7 +65,8 @@ struct virtq {
     uint16_t told;              /* next_used when it was last decided whether to interrupt */
     bool avail_wrap, used_wrap; /* packed: the wrap counters of these two */
     bool told_wrap;             /* packed */
-    uint16_t first_flags;       /* packed: flags of the first unflushed entry, which makes them all visible */
+    uint16_t first_used;        /* packed: the first unflushed entry, whose flags make them all visible */
+    uint16_t first_flags;       /* packed: those flags */
     unsigned in_flight;         /* chains taken and not pushed */
 };
 
