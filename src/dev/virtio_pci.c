@@ -6,15 +6,13 @@
 #include <assert.h>
 #include <errno.h>
 
-#define VENDOR_ID     0x1af4u
-#define DEVICE_ID     0x1040u /* plus the type */
-#define SUBSYSTEM_ID  0x1100u
-#define CAP_VENDOR    9u
-#define BAR_MSIX      1u
-#define BAR_REGS      4u
-#define ENDPOINT      0u
-#define ROOT_ENDPOINT 9u /* integrated in the root complex */
-#define PAGE          0x1000u
+#define VENDOR_ID    0x1af4u
+#define DEVICE_ID    0x1040u /* plus the type */
+#define SUBSYSTEM_ID 0x1100u
+#define CAP_VENDOR   9u
+#define BAR_MSIX     1u
+#define BAR_REGS     4u
+#define PAGE         0x1000u
 
 /* 4.1.4 "Virtio Structure PCI Capabilities". */
 enum cap_type { CAP_COMMON = 1, CAP_NOTIFY, CAP_ISR, CAP_DEVICE, CAP_PCI_CFG };
@@ -397,7 +395,7 @@ static int describe(struct virtio_pci *p, const struct virtio_pci_setup *s, stru
     if (p->vectors && pci_func_add_msix(f, p->vectors, BAR_MSIX, 0, (uint32_t)align_up(16 * p->vectors, PAGE / 2), e))
         return -ENOMEM;
     add_caps(p);
-    pci_func_add_express(f, s->bus && s->bus->bridge ? ENDPOINT : ROOT_ENDPOINT);
+    pci_func_add_express(f, PCI_EXP_ENDPOINT);
     return pci_host_add(s->host, s->bus, f, e);
 }
 
