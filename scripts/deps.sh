@@ -4,7 +4,7 @@ set -eu
 packages=
 for group in "$@"; do
     case $group in
-    build) packages="$packages gcc make cmake ninja-build pkg-config zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libslirp-dev libcmocka-dev libzydis-dev acpica-tools" ;;
+    build) packages="$packages gcc make cmake ninja-build pkg-config zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libseccomp-dev libslirp-dev libcmocka-dev libzydis-dev acpica-tools" ;;
     boot) packages="$packages cpio gzip" ;;
     check) packages="$packages clang-format" ;;
     fuzz) packages="$packages clang llvm" ;;

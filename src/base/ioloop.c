@@ -361,6 +361,7 @@ static int start_thread(struct ioloop *l)
     sigset_t all, old;
     pthread_t thread;
     sigfillset(&all);
+    sigdelset(&all, SIGSYS); /* how a sandbox tells of a refusal; blocked, it would end the process */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&thread, NULL, loop_thread, l);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

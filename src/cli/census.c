@@ -1,6 +1,7 @@
 #include "cli/census.h"
 
 #include "cli/command.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "dev/debugexit.h"
 #include "vm/vm.h"
@@ -30,7 +31,7 @@ static int run(struct vm_config *c)
 {
     struct err e = {{0}};
     int code = 1;
-    if (equip(c, &e) || config_check(c, &e) || vm_run(c, &code, &e))
+    if (equip(c, &e) || launch_prepare(c, &e) || vm_run(c, &code, &e))
         return complain(&e, EXIT_RUNTIME);
     return code;
 }

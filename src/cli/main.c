@@ -1,5 +1,6 @@
 /* hecaton: parse, check, run, and print what went wrong, once. */
 #include "cli/command.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "cli/status.h"
 #include "vm/vm.h"
@@ -11,10 +12,8 @@ static int run(struct vm_config *c)
     struct err e = {{0}};
     struct status s;
     int code = 0;
-    if (config_check(c, &e) < 0)
+    if (launch_prepare(c, &e))
         return complain(&e, EXIT_RUNTIME);
-    if (config_warning(c, e.msg, sizeof e.msg))
-        fprintf(stderr, "hecaton: warning: %s\n", e.msg);
     for (const struct vm_note *n = c->dev.notes; n; n = n->next)
         fprintf(stderr, "hecaton: %s\n", n->text);
     status_init(&s, c, stderr);

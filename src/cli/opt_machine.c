@@ -58,7 +58,8 @@ static void accel_help(FILE *out)
 {
     fputs("-accel NAME[:NAME...]; the first that works is used:\n", out);
     help_item(out, "soft, tcg", "the built-in engine");
-    help_item(out, "kvm", "not in this version; as kvm:soft it falls back to the built-in engine");
+    help_item(out, "kvm", "the host's KVM; as kvm:soft the built-in engine takes over where it can't run the machine");
+    fputs("Without -accel: KVM where it runs unmodified guests (VMX or SVM), else soft.\n", out);
     help_props(out, accel_props, ARRAY_SIZE(accel_props));
 }
 
@@ -75,6 +76,36 @@ int opt_accel(struct options *o, const char *arg, struct err *e)
         return rc ? rc : err_set(e, -EINVAL, "-accel: give soft, kvm or kvm:soft");
     rc = set_accels(o->cfg, "-accel", k.val && !strcmp(k.key, "accel") ? k.val : k.key, e);
     return rc ? rc : keyval_apply(&k, accel_props, ARRAY_SIZE(accel_props), o->cfg, e);
+}
+
+/* ---- -sandbox, -S ---- */
+
+/* QEMU's own switches are all on here, and can't be taken back one by one. */
+static int sandbox_deny(void *ctx, const struct keyval *k, struct err *e)
+{
+    if (k->val && !strcmp(k->val, "deny"))
+        return 0;
+    return err_set(e, -EINVAL, "-sandbox %s=%s: it is denied, always: drop it, or say -sandbox off", k->key,
+                   k->val ? k->val : "");
+}
+
+int opt_sandbox(struct options *o, const char *arg, struct err *e)
+{
+    static const struct prop props[] = {{"elevateprivileges", sandbox_deny, "deny", NULL},
+                                        {"obsolete", sandbox_deny, "deny", NULL},
+                                        {"resourcecontrol", sandbox_deny, "deny", NULL},
+                                        {"spawn", sandbox_deny, "deny", NULL}};
+    static const char *const names[] = {"on", "off"};
+    struct keyval k;
+    keyval_init(&k, "-sandbox", arg);
+    int rc = keyval_next(&k, e);
+    if (rc <= 0)
+        return rc ? rc : err_set(e, -EINVAL, "-sandbox: give on or off");
+    const char *word = k.val && !strcmp(k.key, "enable") ? k.val : k.key;
+    if (strcmp(word, "on") && strcmp(word, "off"))
+        return unknown_name("-sandbox", "setting", word, names, ARRAY_SIZE(names), e);
+    o->cfg->sandbox = !strcmp(word, "on") ? VM_ON : VM_OFF;
+    return keyval_apply(&k, props, ARRAY_SIZE(props), o->cfg, e);
 }
 
 int opt_enable_kvm(struct options *o, const char *arg, struct err *e)
@@ -401,5 +432,8 @@ int opt_cpu(struct options *o, const char *arg, struct err *e)
         return OPTION_DONE;
     }
     o->cfg->cpu = arg;
-    return cpuid_model_init(&m, arg, &topo, 1, 0, e);
+    /* What the engine has not is config_check()'s to say, once it is known which engine. */
+    struct err why = {{0}};
+    int rc = cpuid_model_init(&m, arg, &topo, 1, 0, &why);
+    return rc == -ENOTSUP ? 0 : err_set(e, rc, "%s", why.msg);
 }

@@ -28,6 +28,7 @@ STRING_OPTION(initrd)
 STRING_OPTION(append)
 FLAG_OPTION(no_reboot)
 FLAG_OPTION(no_shutdown)
+FLAG_OPTION(paused)
 
 /* What a machine without displays and monitors is anyway. */
 static int opt_nothing(struct options *o, const char *arg, struct err *e)
@@ -51,7 +52,7 @@ static const struct option_def defs[] = {
     {"Machine", NULL, NULL, NULL},
     {"machine", "NAME[,PROP=..]", opt_machine, "the machine, q35; -machine help lists properties (also -M)"},
     {"M", "NAME[,PROP=..]", opt_machine, NULL},
-    {"accel", "soft|kvm|kvm:soft", opt_accel, "what runs CPUs (soft: the built-in engine; also tcg)"},
+    {"accel", "soft|kvm|kvm:soft", opt_accel, "what runs CPUs: the built-in engine or the host's KVM; -accel help"},
     {"enable-kvm", NULL, opt_enable_kvm, NULL},
     {"cpu", "MODEL[,FLAG=on|off]", opt_cpu, "the CPU model and its flags; -cpu help lists them (max)"},
     {"smp", "N[,PROP=N..]", opt_smp,
@@ -90,6 +91,10 @@ static const struct option_def defs[] = {
     {"When the guest ends", NULL, NULL, NULL},
     {"no-reboot", NULL, opt_no_reboot, "end when the guest resets, instead of starting again"},
     {"no-shutdown", NULL, opt_no_shutdown, "stay when the guest powers off"},
+
+    {"Running it", NULL, NULL, NULL},
+    {"S", NULL, opt_paused, "build the machine, and start no CPU before SIGCONT comes"},
+    {"sandbox", "on|off", opt_sandbox, "seccomp once the machine is built (on, where the host's kernel can)"},
 
     {"Looking inside", NULL, NULL, NULL},
     {"d", "LIST", opt_trace, "trace categories, as irq,cpu; irq,json is a trace for ui.perfetto.dev; -d help"},

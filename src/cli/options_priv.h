@@ -25,7 +25,7 @@ struct option_def {
 };
 
 /* opt_machine.c */
-option_fn opt_machine, opt_accel, opt_smp, opt_memory, opt_cpu, opt_enable_kvm;
+option_fn opt_machine, opt_accel, opt_smp, opt_memory, opt_cpu, opt_enable_kvm, opt_sandbox;
 /* opt_chardev.c */
 option_fn opt_serial, opt_nographic, opt_chardev;
 /* opt_drive.c */

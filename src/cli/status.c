@@ -26,11 +26,19 @@ void status_init(struct status *s, struct vm_config *c, FILE *out)
     c->progress_opaque = s;
 }
 
+/* What the engine counts: instructions, or KVM's exits. */
+static uint64_t work(const struct vm_stats *st)
+{
+    return st->instructions ? st->instructions : st->exits;
+}
+
 int status_format(char *buf, size_t size, const struct vm_stats *st, double rate, unsigned columns)
 {
-    int n = snprintf(buf, size, "hecaton: %u of %u CPUs, guest %llu.%01llu s, %.0f M instructions/s", st->cpus_started,
-                     st->cpus, (unsigned long long)(st->guest_ns / NS_PER_SEC),
-                     (unsigned long long)(st->guest_ns / (NS_PER_SEC / 10) % 10), rate / 1e6);
+    bool exits = !st->instructions && st->exits;
+    int n = snprintf(buf, size, "hecaton: %u of %u CPUs, guest %llu.%01llu s, %.0f %s/s", st->cpus_started, st->cpus,
+                     (unsigned long long)(st->guest_ns / NS_PER_SEC),
+                     (unsigned long long)(st->guest_ns / (NS_PER_SEC / 10) % 10), exits ? rate : rate / 1e6,
+                     exits ? "exits" : "M instructions");
     if (n >= (int)size)
         n = (int)size - 1;
     if (n >= (int)columns)
@@ -42,12 +50,12 @@ int status_format(char *buf, size_t size, const struct vm_stats *st, double rate
 static void update_rate(struct status *s, const struct vm_stats *st)
 {
     uint64_t dt = st->host_ns - s->last_ns;
-    if (!dt || st->host_ns < s->last_ns || st->instructions < s->last_instructions)
+    if (!dt || st->host_ns < s->last_ns || work(st) < s->last_work)
         return;
-    double now = (double)(st->instructions - s->last_instructions) * 1e9 / (double)dt;
+    double now = (double)(work(st) - s->last_work) * 1e9 / (double)dt;
     s->rate = s->last_ns ? 0.7 * s->rate + 0.3 * now : now;
     s->last_ns = st->host_ns;
-    s->last_instructions = st->instructions;
+    s->last_work = work(st);
 }
 
 void status_show(void *opaque, const struct vm_stats *st)

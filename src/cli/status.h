@@ -12,8 +12,8 @@ struct status {
     bool on;    /* `out` is a terminal nobody else writes to */
     bool shown; /* a line is on the screen */
     unsigned columns;
-    uint64_t last_ns, last_instructions; /* for the rate */
-    double rate;                         /* instructions a second, smoothed */
+    uint64_t last_ns, last_work; /* for the rate */
+    double rate;                 /* instructions or exits a second, smoothed */
 };
 
 /* Decide whether there is a line (a terminal, no -serial stdio, no trace on standard error) and hook it into `c`. */

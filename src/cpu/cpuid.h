@@ -54,7 +54,8 @@ struct cpuid_cpu {
 
 /* ---- lifecycle ---- */
 /* Fill `m` for -cpu `spec` ("max", "qemu64", "host", "NAME,flag=on,flag=off,+flag,-flag"; NULL is "max"). An unknown
- * model, flag or value: -EINVAL and a line that names the nearest known one. */
+ * model, flag or value: -EINVAL and a line that names the nearest known one; a flag that exists and can't be had
+ * here: -ENOTSUP. */
 int cpuid_model_init(struct cpuid_model *m, const char *spec, const struct cpu_topology *topo, uint32_t vcpus,
                      uint32_t max_apic_id, struct err *e);
 

@@ -235,9 +235,9 @@ static int set_flag(struct parse *p, const char *name, bool on)
         return unknown_flag(p, name);
     uint64_t mask = flag_mask(f);
     if (on && mask & ~p->implemented[f->word])
-        return err_set(p->e, -EINVAL, "-cpu: %s has no '%s'; leave it out", p->who, name);
+        return err_set(p->e, -ENOTSUP, "-cpu: %s has no '%s'; leave it out", p->who, name);
     if (on && mask & ~p->possible[f->word])
-        return err_set(p->e, -EINVAL, "-cpu: '%s' needs a host CPU that has it; leave it out", name);
+        return err_set(p->e, -ENOTSUP, "-cpu: '%s' needs a host CPU that has it; leave it out", name);
     p->word[f->word] = on ? p->word[f->word] | mask : p->word[f->word] & ~mask;
     p->m->ext_dest_asked &= ~ext_dest_of(f);
     p->m->ext_dest_asked |= on ? ext_dest_of(f) : 0;

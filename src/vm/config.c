@@ -1,6 +1,8 @@
 #include "vm/config.h"
 
 #include "cpu/cpuid.h"
+#include "cpu/kvm/kvm.h"
+#include "vm/accel.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,8 +23,6 @@ void vm_config_init(struct vm_config *c)
     *c = (struct vm_config){
         .smp = {.cpus = 1, .maxcpus = 1, .sockets = 1, .dies = 1, .cores = 1, .threads = 1},
         .mem_size = VM_MEM_DEFAULT,
-        .accel = {VM_ACCEL_SOFT},
-        .accels = 1,
         .iommu = {.intremap = true, .dma_translation = true, .aw_bits = 48},
         .debug_exit_base = 0xf4,
         .debug_exit_size = 4,
@@ -109,9 +109,12 @@ static uint32_t topology_id(const struct vm_smp *s, uint32_t i)
     return id > UINT32_MAX ? UINT32_MAX : (uint32_t)id;
 }
 
+/* A list that is too short is config_check()'s to refuse. */
 static uint32_t id_of(const struct vm_config *c, uint32_t i)
 {
-    return c->apic_ids ? c->apic_ids[i] : topology_id(&c->smp, i);
+    if (c->apic_ids)
+        return i < c->apic_ids_n ? c->apic_ids[i] : 0;
+    return topology_id(&c->smp, i);
 }
 
 void vm_config_ids(const struct vm_config *c, apic_id_t *ids)
@@ -224,7 +227,8 @@ int vm_config_cpuid(const struct vm_config *c, struct cpuid_model *m, struct err
 {
     const struct vm_smp *s = &c->smp;
     const struct cpu_topology topo = {s->sockets, s->dies, s->cores, s->threads};
-    int rc = cpuid_model_init(m, c->cpu, &topo, s->cpus, vm_config_max_id(c), e);
+    int rc = c->engine == VM_ACCEL_KVM ? kvm_cpuid_model(m, c->cpu, &topo, s->cpus, vm_config_max_id(c), e)
+                                       : cpuid_model_init(m, c->cpu, &topo, s->cpus, vm_config_max_id(c), e);
     if (!rc && c->irqchip != VM_IRQCHIP_SPLIT)
         cpuid_withdraw_ext_dest(m);
     return rc;
@@ -347,14 +351,6 @@ static int check_time(const struct vm_config *c, struct err *e)
     return 0;
 }
 
-static int check_accel(const struct vm_config *c, struct err *e)
-{
-    for (unsigned i = 0; i < c->accels; i++)
-        if (c->accel[i] == VM_ACCEL_SOFT)
-            return 0;
-    return err_set(e, -ENOTSUP, "-accel kvm: this version has the built-in engine only: use -accel soft or kvm:soft");
-}
-
 static int check_memory(const struct vm_config *c, struct err *e)
 {
     if (c->mem_size < VM_MEM_MIN || c->mem_size > VM_MEM_MAX || c->mem_size % 4096)
@@ -385,7 +381,7 @@ int config_check(const struct vm_config *c, struct err *e)
     struct vm_smp smp = c->smp;
     int rc = vm_config_topology(&smp, e);
     if (rc || (rc = check_files(c, e)) || (rc = check_memory(c, e)) || (rc = check_time(c, e)) ||
-        (rc = check_accel(c, e)) || (rc = check_list(c, e)))
+        (c->engine == VM_ACCEL_KVM && (rc = accel_check_kvm(c, e))) || (rc = check_list(c, e)))
         return rc;
     rc = check_iommu(c, e);
     if (!rc)

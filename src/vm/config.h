@@ -69,7 +69,8 @@ struct vm_stats {
     uint32_t cpus_started; /* left the wait-for-SIPI state at least once */
     uint64_t guest_ns;     /* guest time since power-on */
     uint64_t host_ns;      /* host time since vm_run() */
-    uint64_t instructions; /* executed by all vCPUs */
+    uint64_t instructions; /* executed by all vCPUs; 0: not counted */
+    uint64_t exits;        /* of KVM to user space, all vCPUs; 0: not counted */
 };
 
 struct vm_config {
@@ -85,6 +86,7 @@ struct vm_config {
     enum vm_accel accel[VM_ACCEL_MAX]; /* tried in this order */
     unsigned accels;                   /* 0: whatever runs this machine best on this host */
     enum vm_accel engine;              /* the one that runs it: accel_choose()'s answer */
+    bool kvm_in_software;              /* likewise: this host's KVM runs no unmodified kernel */
 
     enum vm_time time;
     bool deterministic;
@@ -104,10 +106,12 @@ struct vm_config {
 
     struct vm_serial serial[VM_SERIAL_MAX];
     bool nographic;
-    char name[VM_NAME_MAX]; /* empty: none */
-    bool debug_threads;     /* name the threads after their job */
-    bool no_reboot;         /* a guest reset ends the process */
-    bool no_shutdown;       /* a guest power-off stops the machine, and the process stays */
+    char name[VM_NAME_MAX];    /* empty: none */
+    bool debug_threads;        /* name the threads after their job */
+    bool paused;               /* -S: built, and no vCPU runs before SIGCONT */
+    enum vm_onoffauto sandbox; /* auto: on if the host's kernel can */
+    bool no_reboot;            /* a guest reset ends the process */
+    bool no_shutdown;          /* a guest power-off stops the machine, and the process stays */
 
     bool debug_exit;                           /* isa-debug-exit */
     uint16_t debug_exit_base, debug_exit_size; /* ports */

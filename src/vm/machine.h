@@ -27,6 +27,8 @@ int machine_create(const struct vm_config *c, struct machine **out, struct err *
 void machine_destroy(struct machine *m);
 /* Power-on: reset every device and vCPU, clear the way, load the kernel, set the boot CPU. No vCPU runs. */
 int machine_boot(struct machine *m, struct err *e);
+/* Make the threads that run vCPUs, before the process gives up what it no longer needs. */
+int machine_prepare(struct machine *m, struct err *e);
 int machine_start(struct machine *m, struct err *e);
 void machine_stop(struct machine *m);
 /* From now on no vCPU waits for a console reader that has stopped reading: call it before the last machine_stop(). */
@@ -46,6 +48,8 @@ void machine_tidy(struct machine *m);
 bool machine_stuck(struct machine *m);
 
 /* ---- stopped ---- */
+/* What machine_boot() has loaded is a kernel, not a bare-metal program. */
+bool machine_has_kernel(const struct machine *m);
 /* Every vCPU that was started is halted with interrupts off: nothing but an NMI or INIT could ever wake it. */
 bool machine_is_dead(struct machine *m);
 /* Hash of every vCPU's state, RAM, and the way here (deterministic machines). */

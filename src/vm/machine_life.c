@@ -154,10 +154,21 @@ int machine_boot(struct machine *m, struct err *e)
         rc = config_check_linux(m->cfg, e);
     if (rc)
         return rc;
+    m->booted = entry.kind;
     rc = reset_all(m, e);
     if (!rc)
         set_cpus(m, &entry);
     return rc ? rc : pci_host_assign(&m->pci, e);
+}
+
+bool machine_has_kernel(const struct machine *m)
+{
+    return m->booted != BOOT_MULTIBOOT;
+}
+
+int machine_prepare(struct machine *m, struct err *e)
+{
+    return runner_prepare(m->runner, e);
 }
 
 int machine_start(struct machine *m, struct err *e)
@@ -193,8 +204,11 @@ void machine_stats(struct machine *m, struct vm_stats *out)
 {
     struct runner_stats r;
     runner_stats(m->runner, &r);
-    *out = (struct vm_stats){
-        .cpus = m->cfg->smp.cpus, .cpus_started = r.started, .guest_ns = r.guest_ns, .instructions = r.instructions};
+    *out = (struct vm_stats){.cpus = m->cfg->smp.cpus,
+                             .cpus_started = r.started,
+                             .guest_ns = r.guest_ns,
+                             .instructions = r.instructions,
+                             .exits = r.exits};
 }
 
 bool machine_stuck(struct machine *m)

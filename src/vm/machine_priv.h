@@ -2,6 +2,7 @@
 #ifndef HEC_VM_MACHINE_PRIV_H
 #define HEC_VM_MACHINE_PRIV_H
 
+#include "boot/boot.h"
 #include "cpu/cpuid.h"
 #include "cpu/pv.h"
 #include "dev/amdvi_pci.h"
@@ -57,7 +58,8 @@ struct machine {
     struct testdev testdev;
     struct irqtest irqtest;
     struct fw_cfg fw_cfg;
-    unsigned devices; /* how many of the device table are initialised */
+    unsigned devices;      /* how many of the device table are initialised */
+    enum boot_kind booted; /* by the last machine_boot() */
     int event_fd;
     pthread_mutex_t event_lock;
     struct machine_event event; /* (l: event_lock) */

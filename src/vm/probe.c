@@ -25,6 +25,7 @@ int probe_create(const struct vm_config *c, struct probe **out, struct err *e)
     p->cfg.trace_file = NULL;
     p->cfg.mem_size = PROBE_MEM;
     p->cfg.workers = 1;
+    p->cfg.engine = VM_ACCEL_SOFT; /* whose fabric can be asked; the messages are the same under every engine */
     int rc = machine_create(&p->cfg, &p->m, e);
     if (rc) {
         free(p);

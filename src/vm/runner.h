@@ -46,6 +46,7 @@ struct runner_config {
 struct runner_stats {
     uint64_t guest_ns;
     uint64_t instructions; /* 0 if the engine does not count them */
+    uint64_t exits;        /* likewise, to user space */
     uint32_t started;      /* vCPUs that have executed an instruction */
     bool stuck;            /* nothing runs, nothing is due: only a kick can go on (the pool knows) */
 };

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -487,9 +488,19 @@ static void run_slot(struct worker *w, struct slot *s)
     settle(r, w, s, &run);
 }
 
+/* By the thread itself: naming another one means writing to a file, which a sandbox may not let us do. */
+static void name_worker(const struct worker *w)
+{
+    char name[16];
+    const char *prefix = w->r->cfg.thread_name;
+    snprintf(name, sizeof name, "%.10s/w%u", prefix ? prefix : "hecaton", w->index);
+    prctl(PR_SET_NAME, name);
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
+    name_worker(w);
     for (struct slot *s; (s = pick(w));)
         run_slot(w, s);
     atomic_store(&w->at, UINT64_MAX);
@@ -554,18 +565,6 @@ static void queue_all(struct pool *r)
     }
 }
 
-static int start_worker(struct worker *w)
-{
-    int rc = pthread_create(&w->thread, NULL, worker_main, w);
-    if (rc)
-        return rc;
-    char name[16];
-    const char *prefix = w->r->cfg.thread_name;
-    snprintf(name, sizeof name, "%.10s/w%u", prefix ? prefix : "hecaton", w->index);
-    pthread_setname_np(w->thread, name);
-    return 0;
-}
-
 static void pool_request_stop(struct runner *runner)
 {
     struct pool *r = of(runner);
@@ -599,7 +598,7 @@ static int pool_start(struct runner *runner, struct err *e)
     queue_all(r);
     for (; r->threads < r->cfg.workers; r->threads++) {
         unsigned i = r->threads;
-        int rc = start_worker(&r->worker[i]);
+        int rc = pthread_create(&r->worker[i].thread, NULL, worker_main, &r->worker[i]);
         if (rc) {
             pool_stop(runner);
             return err_set(e, -rc, "cannot start worker thread %u: %s", i, strerror(rc));

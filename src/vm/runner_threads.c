@@ -295,7 +295,7 @@ static void threads_stats(struct runner *runner, struct runner_stats *out)
     struct engine_stats s = {.started = 0};
     if (r->ops && r->ops->stats)
         r->ops->stats(r->vm, &s);
-    *out = (struct runner_stats){.guest_ns = guest_clock_now(r->cfg.clock), .started = s.started};
+    *out = (struct runner_stats){.guest_ns = guest_clock_now(r->cfg.clock), .exits = s.exits, .started = s.started};
 }
 
 static void threads_trim(struct runner *runner)

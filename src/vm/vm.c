@@ -1,6 +1,8 @@
 #include "vm/vm.h"
 
+#include "vm/accel.h"
 #include "vm/machine.h"
+#include "vm/sandbox.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -22,6 +24,7 @@ struct session {
     uint64_t host_start, tidied;
     bool dead_said;
     bool triple_said;
+    bool waits; /* -S: nothing runs before SIGCONT */
     bool over;
     int exit_code;
 };
@@ -33,25 +36,33 @@ static int signals_open(struct session *s, struct err *e)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
+    if (s->waits)
+        sigaddset(&set, SIGCONT);
     pthread_sigmask(SIG_BLOCK, &set, &s->old_mask);
     s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return s->signal_fd < 0 ? err_set(e, -errno, "cannot watch for signals: %s", strerror(errno)) : 0;
 }
 
-/* Signals that came and were not read would strike once unblocked: read them all. */
-static int signals_take(struct session *s)
+/* Signals that came and were not read would strike once unblocked: read them all. The last one that ends the machine,
+ * or 0; *go_on: SIGCONT was among them. */
+static int signals_take(struct session *s, bool *go_on)
 {
     struct signalfd_siginfo info;
     int last = 0;
+    *go_on = false;
     while (read(s->signal_fd, &info, sizeof info) == sizeof info)
-        last = (int)info.ssi_signo;
+        if (info.ssi_signo == SIGCONT)
+            *go_on = true;
+        else
+            last = (int)info.ssi_signo;
     return last;
 }
 
 static void signals_close(struct session *s)
 {
+    bool go_on;
     if (s->signal_fd >= 0) {
-        signals_take(s);
+        signals_take(s, &go_on);
         close(s->signal_fd);
     }
     pthread_sigmask(SIG_SETMASK, &s->old_mask, NULL);
@@ -121,7 +132,7 @@ static int handle(struct session *s, const struct machine_event *ev, struct err 
 /* A machine in which nothing can happen any more: say so once, and leave it, as QEMU does. */
 static int look_for_death(struct session *s, struct err *e)
 {
-    if (s->dead_said || !machine_stuck(s->m))
+    if (s->dead_said || s->waits || !machine_stuck(s->m))
         return 0;
     machine_stop(s->m);
     if (machine_is_dead(s->m)) {
@@ -159,11 +170,17 @@ static int watch(struct session *s, struct err *e)
         int n = poll(p, 2, s->cfg->progress ? PROGRESS_MS : IDLE_MS);
         if (n < 0 && errno != EINTR)
             return err_set(e, -errno, "poll: %s", strerror(errno));
-        int sig = signals_take(s);
+        bool go_on;
+        int sig = signals_take(s, &go_on);
         if (sig) {
             end(s, 128 + sig);
             machine_discard_output(s->m);
             break;
+        }
+        if (go_on && s->waits) {
+            s->waits = false;
+            rc = machine_start(s->m, e);
+            continue;
         }
         struct machine_event ev = machine_take_event(s->m);
         if (ev.pending)
@@ -176,10 +193,44 @@ static int watch(struct session *s, struct err *e)
     return rc;
 }
 
-static int run_machine(struct session *s, struct err *e)
+/* With -sandbox on it is had or the machine is not run; by itself it is had where it can be. */
+static int enter_sandbox(struct session *s, struct err *e)
+{
+    struct err why = {{0}};
+    if (s->cfg->sandbox == VM_OFF)
+        return 0;
+    int rc = sandbox_enter(&why);
+    if (rc && s->cfg->sandbox == VM_ON)
+        return err_set(e, rc, "%s", why.msg);
+    if (rc)
+        say(s, "%s; going on without", why.msg);
+    return 0;
+}
+
+static void warn_of_software_kvm(struct session *s)
+{
+    if (s->cfg->engine == VM_ACCEL_KVM && s->cfg->kvm_in_software && machine_has_kernel(s->m))
+        say(s, "this host's KVM is one in software (no VMX or SVM): bare-metal programs and kernels of its own "
+               "paravirtual kind run there, an unmodified kernel crawls or stops; -accel soft runs it");
+}
+
+/* All that needs more of the host than running does. */
+static int get_ready(struct session *s, struct err *e)
 {
     int rc = machine_boot(s->m, e);
-    if (rc || (rc = machine_start(s->m, e)))
+    rc = rc ? rc : machine_prepare(s->m, e);
+    rc = rc ? rc : enter_sandbox(s, e);
+    if (!rc)
+        warn_of_software_kvm(s);
+    return rc;
+}
+
+static int run_machine(struct session *s, struct err *e)
+{
+    int rc = get_ready(s, e);
+    if (!rc && !s->waits)
+        rc = machine_start(s->m, e);
+    if (rc)
         return rc;
     rc = watch(s, e);
     machine_hurry_output(s->m);
@@ -189,12 +240,32 @@ static int run_machine(struct session *s, struct err *e)
     return rc;
 }
 
+/* KVM may fail where its limits gave no reason to expect it; if the list goes on, so do we. */
+static int create(struct session *s, struct vm_config *soft, struct err *e)
+{
+    struct err first = {{0}}, second = {{0}};
+    int rc = machine_create(s->cfg, &s->m, &first);
+    if (!rc)
+        return 0;
+    if (accel_may_fall_back(s->cfg)) {
+        *soft = *s->cfg;
+        soft->engine = VM_ACCEL_SOFT;
+        if (!config_check(soft, &second) && !machine_create(soft, &s->m, &second)) {
+            s->cfg = soft;
+            say(s, "the built-in engine runs this machine, not KVM: %s", first.msg);
+            return 0;
+        }
+    }
+    return err_set(e, rc, "%s", first.msg);
+}
+
 int vm_run(const struct vm_config *c, int *exit_code, struct err *e)
 {
-    struct session s = {.cfg = c, .signal_fd = -1, .host_start = clock_host_ns()};
+    struct session s = {.cfg = c, .signal_fd = -1, .host_start = clock_host_ns(), .waits = c->paused};
+    struct vm_config soft;
     int rc = signals_open(&s, e);
     if (!rc)
-        rc = machine_create(c, &s.m, e);
+        rc = create(&s, &soft, e);
     if (!rc) {
         rc = run_machine(&s, e);
         machine_destroy(s.m);

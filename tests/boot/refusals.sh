@@ -52,7 +52,12 @@ refuse 1 "intremap=on" -kernel zeros -device amd-iommu,xtsup=on,intremap=off
 refuse 2 "drop one" -kernel zeros -device amd-iommu -device intel-iommu
 refuse 2 "'xtsup'" -kernel zeros -device amd-iommu,xtsub=on
 refuse 1 "twice" -kernel zeros -machine apic-ids=3,3
-refuse 1 "-accel soft" -kernel zeros -accel kvm
+refuse 1 "-accel soft" -kernel zeros -accel kvm -machine deterministic=on
+refuse 1 "-accel soft" -kernel zeros -accel kvm -smp 32768
+refuse 1 "-accel soft" -kernel zeros -accel kvm -machine apic-ids=0,32767
+refuse 1 "-accel soft" -kernel zeros -accel kvm -machine kernel-irqchip=off
+refuse 1 "no 'avx512f'" -kernel zeros -accel soft -cpu max,avx512f=on
+refuse 2 "-sandbox off" -kernel zeros -sandbox on,spawn=allow
 refuse 1 "nowhere" -kernel zeros -serial file:nowhere/log
 refuse 1 "nowhere" -kernel zeros -d irq -D nowhere/trace
 exit $failed

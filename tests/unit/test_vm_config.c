@@ -296,14 +296,6 @@ static void contradictions_are_refused(void **state)
     c.workers = 2;
     refused(&c, "one worker", "drop workers=2");
     c = config(4);
-    c.accel[0] = VM_ACCEL_KVM;
-    refused(&c, "kvm", "-accel soft");
-    c = config(4);
-    c.accel[0] = VM_ACCEL_KVM;
-    c.accel[1] = VM_ACCEL_SOFT;
-    c.accels = 2;
-    accepted(&c);
-    c = config(4);
     c.kernel = NULL;
     refused(&c, "nothing to start", "-kernel");
     c = config(4);
