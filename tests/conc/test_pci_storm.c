@@ -27,7 +27,8 @@ struct storm {
     _Atomic uint32_t at[VECTORS];    /* generation the vector's message names; 0: masked */
     _Atomic uint64_t fired[VECTORS]; /* before each shot */
     _Atomic uint64_t seen[VECTORS];  /* `fired`, at the latest message */
-    _Atomic uint64_t wild, taken, read;
+    _Atomic uint64_t sent, wild, taken, read;
+    _Atomic uint32_t shot, done_shot;
 };
 
 /* The message: vector 30h + v, destination the generation's low bits. */
@@ -35,6 +36,8 @@ static int deliver(void *opaque, struct irq irq)
 {
     struct storm *s = opaque;
     unsigned v = irq.vector - 0x30u;
+    if (atomic_fetch_add(&s->sent, 1) % 32 == 0)
+        sched_yield(); /* the guest gets time to mask it */
     uint32_t now = v < VECTORS ? atomic_load(&s->at[v]) : 0;
     if (!now || (now & 0xff) != irq.dest) {
         atomic_fetch_add(&s->wild, 1);
@@ -276,6 +279,53 @@ static void msi_against_masks(void **state)
     free(s);
 }
 
+/* ---- one shot against one unmasking ---- */
+
+#define SHOTS 60000
+
+static void *shoot(void *opaque)
+{
+    struct storm *s = opaque;
+    for (uint32_t i = 1; i <= SHOTS; i++) {
+        while (atomic_load(&s->shot) < i)
+            if (atomic_load(&s->done))
+                return NULL;
+        for (volatile unsigned n = 0; n < i % 61; n++)
+            ; /* the two come closer to each other, and pass */
+        atomic_fetch_add(&s->fired[0], 1);
+        msix_fire(s->f, 0);
+        atomic_store(&s->done_shot, i);
+        sched_yield();
+    }
+    return NULL;
+}
+
+/* Whoever is first, the message has come when both are through. */
+static void no_shot_is_lost_at_an_unmasking(void **state)
+{
+    struct storm *s = calloc(1, sizeof *s);
+    pthread_t t;
+    storm_init(s);
+    start_msix(s);
+    assert_int_equal(pthread_create(&t, NULL, shoot, s), 0);
+    unsigned lost = 0;
+    for (uint32_t i = 1; i <= SHOTS && !lost; i++) {
+        table(s, 0, 12, 1);
+        atomic_store(&s->shot, i);
+        for (volatile unsigned n = 0; n < i % 509; n++)
+            ;
+        table(s, 0, 12, 0);
+        while (atomic_load(&s->done_shot) < i)
+            sched_yield();
+        lost += atomic_load(&s->seen[0]) != i;
+    }
+    atomic_store(&s->done, true);
+    pthread_join(t, NULL);
+    assert_int_equal(lost, 0);
+    storm_fini(s);
+    free(s);
+}
+
 /* ---- INTx ---- */
 
 #define SHARERS 3
@@ -336,9 +386,8 @@ static void wires_end_low(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(msix_against_masks),
-        cmocka_unit_test(msix_off_and_on),
-        cmocka_unit_test(msi_against_masks),
+        cmocka_unit_test(msix_against_masks), cmocka_unit_test(msix_off_and_on),
+        cmocka_unit_test(msi_against_masks),  cmocka_unit_test(no_shot_is_lost_at_an_unmasking),
         cmocka_unit_test(wires_end_low),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
