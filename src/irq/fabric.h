@@ -99,6 +99,11 @@ unsigned fabric_events_take(struct fabric *f, vcpu_idx_t cpu, uint8_t *sipi);
 /* Put back an event that cannot be taken yet (NMI while blocked). */
 void fabric_events_put(struct fabric *f, vcpu_idx_t cpu, unsigned events);
 bool fabric_events_pending(const struct fabric *f, vcpu_idx_t cpu);
+/* All of this APIC's state, and back; as lapic_export() and lapic_import(). Or nobody runs the vCPU; inside the epoch.
+ */
+struct lapic_image;
+void fabric_export(struct fabric *f, vcpu_idx_t cpu, uint64_t now, struct lapic_image *out);
+bool fabric_import(struct fabric *f, vcpu_idx_t cpu, uint64_t now, const struct lapic_image *in);
 /* Guest ns at which this APIC's timer fires next, HEC_NS_NEVER if unarmed; fabric_timer_expire() fires what is due.
  * The deadline may be read by another thread while the vCPU is parked. */
 uint64_t fabric_timer_deadline(const struct fabric *f, vcpu_idx_t cpu);

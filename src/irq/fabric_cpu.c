@@ -222,3 +222,18 @@ void fabric_timer_expire(struct fabric *f, vcpu_idx_t cpu, uint64_t now)
     if (lapic_timer_poll(lapic_of(f, cpu), now))
         repoll(f, cpu);
 }
+
+void fabric_export(struct fabric *f, vcpu_idx_t cpu, uint64_t now, struct lapic_image *out)
+{
+    lapic_export(lapic_of(f, cpu), now, out);
+}
+
+bool fabric_import(struct fabric *f, vcpu_idx_t cpu, uint64_t now, const struct lapic_image *in)
+{
+    if (!lapic_import(lapic_of(f, cpu), now, in))
+        return false;
+    note_base(f, lapic_of(f, cpu));
+    fabric_word_changed(f, cpu.i);
+    fabric_kick(f, cpu);
+    return true;
+}

@@ -36,11 +36,21 @@ static bool rte_is_level(uint64_t rte)
     return rte & RTE_LEVEL && bits(rte, 10, 8) <= IRQ_LOWEST;
 }
 
+/* The port may have to know a level-triggered interrupt before it comes, as it is now: what the entry says of a
+ * remapping table may have changed behind it. */
+static void announce(struct ioapic *io, unsigned pin, const struct irq *irq)
+{
+    if (io->cfg.port.pin)
+        io->cfg.port.pin(io->cfg.port.opaque, pin, irq);
+}
+
 static bool send(struct ioapic *io, unsigned pin)
 {
     struct remap_result res = remap_rte(io->cfg.remap, io->rte[pin], io->cfg.requester, REMAP_DELIVER);
     res.irq.way = way_from_pin(io->cfg.trace, pin, io->rte[pin]);
     way_route(io->cfg.trace, res.irq.way, remap_rte_msg(io->rte[pin]), &res);
+    if (res.fault == REMAP_OK && rte_is_level(io->rte[pin]))
+        announce(io, pin, &res.irq);
     int taken = res.fault == REMAP_OK ? io->cfg.port.deliver(io->cfg.port.opaque, res.irq) : 0;
     way_end(io->cfg.trace, res.irq.way, taken);
     return taken > 0;
@@ -101,6 +111,8 @@ static void write_rte(struct ioapic *io, unsigned pin, bool high, uint32_t val)
     *rte = (*rte & ~mask) | (((uint64_t)val << (high ? 32 : 0)) & mask);
     if (!(*rte & RTE_LEVEL))
         *rte &= ~RTE_REMOTE_IRR;
+    if (!rte_is_level(*rte))
+        announce(io, pin, NULL);
     service_level(io, pin);
 }
 
@@ -197,7 +209,9 @@ void ioapic_reset(struct ioapic *io)
     pthread_mutex_lock(&io->lock);
     io->id = (uint32_t)(io->cfg.id & 0xf) << 24;
     io->select = 0;
-    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         io->rte[pin] = RTE_MASKED;
+        announce(io, pin, NULL);
+    }
     pthread_mutex_unlock(&io->lock);
 }

@@ -53,9 +53,9 @@ struct irq {
 struct irq_port {
     int (*deliver)(void *opaque, struct irq irq);
     void *opaque;
-    /* What an I/O APIC's pin would send now (`irq` NULL: nothing): for a port that must know before it sends, so that
-     * the vector's EOI comes back. NULL: it need not know. Any thread; called when an entry, or what it stands for, has
-     * changed. */
+    /* A level-triggered interrupt of an I/O APIC's pin, each time before it is delivered: for a port that must know it
+     * so that the vector's EOI comes back. It holds until the next call for that pin, past the entry's mask; NULL: the
+     * pin sends none any more. It may be called under a lock of the I/O APIC's. `pin` NULL: the port need not know. */
     void (*pin)(void *opaque, unsigned pin, const struct irq *irq);
 };
 

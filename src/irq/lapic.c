@@ -67,7 +67,7 @@ static void reset_pv_eoi(struct lapic *l)
     l->pv_eoi_msr = 0;
 }
 
-static void set_base(struct lapic *l, uint64_t base)
+void lapic_set_base(struct lapic *l, uint64_t base)
 {
     l->base = base;
     l->mode = !(base & APIC_BASE_EN) ? LAPIC_DISABLED : base & APIC_BASE_EXTD ? LAPIC_X2APIC : LAPIC_XAPIC;
@@ -92,8 +92,8 @@ void lapic_reset(struct lapic *l)
     l->xid = (uint8_t)l->id.id;
     l->irq_window = false;
     reset_pv_eoi(l);
-    set_base(l, APIC_BASE_DEFAULT | APIC_BASE_EN | (l->bsp ? APIC_BASE_BSP : 0) |
-                    (l->firmware_x2apic ? APIC_BASE_EXTD : 0));
+    lapic_set_base(l, APIC_BASE_DEFAULT | APIC_BASE_EN | (l->bsp ? APIC_BASE_BSP : 0) |
+                          (l->firmware_x2apic ? APIC_BASE_EXTD : 0));
     if (l->bsp)
         l->lvt[LVT_LINT0] = IRQ_EXTINT << APIC_LVT_MODE_SHIFT;
 }
@@ -374,19 +374,24 @@ struct lapic_effect lapic_eoi(struct lapic *l)
 
 /* ---- IA32_APIC_BASE ---- */
 
+bool lapic_base_valid(const struct lapic *l, uint64_t val)
+{
+    uint64_t known = APIC_BASE_ADDR | APIC_BASE_EN | APIC_BASE_BSP | (l->x2apic ? APIC_BASE_EXTD : 0);
+    return !(val & ~known) && (val & (APIC_BASE_EN | APIC_BASE_EXTD)) != APIC_BASE_EXTD;
+}
+
 /* SDM 3A, "x2APIC State Transitions" and "Enabling or Disabling the Local APIC". */
 bool lapic_base_write(struct lapic *l, uint64_t val, struct lapic_effect *fx)
 {
-    uint64_t known = APIC_BASE_ADDR | APIC_BASE_EN | APIC_BASE_BSP | (l->x2apic ? APIC_BASE_EXTD : 0);
     uint64_t on = val & (APIC_BASE_EN | APIC_BASE_EXTD);
-    if (val & ~known || on == APIC_BASE_EXTD)
+    if (!lapic_base_valid(l, val))
         return false;
     if (l->mode == LAPIC_X2APIC && on == APIC_BASE_EN)
         return false;
     if (l->mode == LAPIC_DISABLED && on & APIC_BASE_EXTD)
         return false;
     uint8_t old = l->mode;
-    set_base(l, val);
+    lapic_set_base(l, val);
     fx->kind = LAPIC_MODE;
     if (l->mode == old)
         return true;

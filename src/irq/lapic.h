@@ -90,6 +90,15 @@ enum lapic_taken {
     LAPIC_TAKEN    /* now pending: wake the vCPU */
 };
 
+/* All of an APIC's state, to take it elsewhere. */
+struct lapic_image {
+    uint64_t base;       /* IA32_APIC_BASE */
+    uint64_t timer_left; /* ns until a timer that counts expires, HEC_NS_NEVER: it does not count */
+    uint64_t deadline;   /* guest ns, 0: disarmed */
+    uint32_t events;     /* LAPIC_EV_PUBLIC bits, SIPI's page in 15:8 */
+    uint8_t regs[1024];  /* the register page; in x2APIC mode the ID has all 32 bits, and ICR2 ICR's upper half */
+};
+
 /* ---- lifecycle ---- */
 void lapic_init(struct lapic *l, apic_id_t id, bool bsp, bool x2apic, bool firmware_x2apic);
 /* SDM 3A, "Local APIC State After Power-Up or Reset". The boot CPU's LINT0 is left as firmware leaves it, ExtINT and
@@ -130,6 +139,11 @@ uint32_t lapic_ppr(const struct lapic *l);
 int lapic_pending(const struct lapic *l);
 /* Move it from IRR to ISR; the spurious vector if there is none. */
 uint8_t lapic_take(struct lapic *l);
+/* What is there now, with what is due done. Errors not yet shown by an ESR write stay behind. */
+void lapic_export(struct lapic *l, uint64_t now, struct lapic_image *out);
+/* Be what the image says; wires keep their levels, what senders added meanwhile is lost. False: it says what this APIC
+ * can't be (reserved bits of the base, x2APIC mode with another ID or without x2APIC), and nothing has changed. */
+bool lapic_import(struct lapic *l, uint64_t now, const struct lapic_image *in);
 /* Whether the PIC's INTR reaches the CPU now. */
 bool lapic_extint(const struct lapic *l);
 

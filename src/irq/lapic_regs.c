@@ -48,8 +48,7 @@ static uint32_t read_ldr(const struct lapic *l)
     return l->ldr;
 }
 
-/* Registers both dresses have. False: there is none of that number. */
-static bool read_common(struct lapic *l, uint64_t now, unsigned reg, uint32_t *val)
+bool lapic_read_common(struct lapic *l, uint64_t now, unsigned reg, uint32_t *val)
 {
     if (reg >= APIC_ISR && reg < APIC_ESR) {
         *val = read_vectors(l, reg);
@@ -118,7 +117,7 @@ uint32_t lapic_read(struct lapic *l, uint64_t now, uint32_t off)
     case APIC_EOI:
         break;
     default:
-        if (!read_common(l, now, reg, &val))
+        if (!lapic_read_common(l, now, reg, &val))
             lapic_error(l, APIC_ESR_BAD_REGISTER);
     }
     return val >> (off & 3) * 8;
@@ -139,7 +138,7 @@ bool lapic_msr_read(struct lapic *l, uint64_t now, uint32_t msr, uint64_t *val)
         *val = l->icr;
         return true;
     }
-    if (!read_common(l, now, reg, &low))
+    if (!lapic_read_common(l, now, reg, &low))
         return false;
     *val = low;
     return true;
@@ -148,7 +147,7 @@ bool lapic_msr_read(struct lapic *l, uint64_t now, uint32_t msr, uint64_t *val)
 /* ---- writes both dresses have ---- */
 
 /* SDM 3A, "Local APIC State After It Has Been Software Disabled": the mask bits are set and stay so. */
-static void write_svr(struct lapic *l, uint32_t val)
+void lapic_put_svr(struct lapic *l, uint32_t val)
 {
     l->svr = val & SVR_WRITABLE;
     if (l->svr & APIC_SVR_ENABLE) {
@@ -158,10 +157,16 @@ static void write_svr(struct lapic *l, uint32_t val)
     atomic_fetch_and(&l->flags, ~(uint32_t)LAPIC_F_SW);
     for (unsigned i = 0; i < LVT_COUNT; i++)
         l->lvt[i] |= APIC_LVT_MASKED;
-    lapic_timer_set_lvt(&l->timer, l->lvt[LVT_TIMER]);
 }
 
-static void write_lvt(struct lapic *l, unsigned n, uint32_t val)
+static void write_svr(struct lapic *l, uint32_t val)
+{
+    lapic_put_svr(l, val);
+    if (!(l->svr & APIC_SVR_ENABLE))
+        lapic_timer_set_lvt(&l->timer, l->lvt[LVT_TIMER]);
+}
+
+void lapic_put_lvt(struct lapic *l, unsigned n, uint32_t val)
 {
     uint32_t *lvt = &l->lvt[n];
     val &= lvt_writable[n];
@@ -170,8 +175,13 @@ static void write_lvt(struct lapic *l, unsigned n, uint32_t val)
     if (n == LVT_LINT0 && val & APIC_LVT_LEVEL)
         val |= *lvt & APIC_LVT_REMOTE_IRR;
     *lvt = val;
+}
+
+static void write_lvt(struct lapic *l, unsigned n, uint32_t val)
+{
+    lapic_put_lvt(l, n, val);
     if (n == LVT_TIMER)
-        lapic_timer_set_lvt(&l->timer, val);
+        lapic_timer_set_lvt(&l->timer, l->lvt[n]);
     else if (n == LVT_LINT0)
         lapic_lint0_level(l);
 }

@@ -100,3 +100,13 @@ uint64_t lapic_timer_deadline(const struct lapic_timer *t)
 {
     return t->mode == LAPIC_TSC_DEADLINE && t->next != HEC_NS_NEVER ? t->next : 0;
 }
+
+void lapic_timer_restore(struct lapic_timer *t, uint32_t lvt, uint32_t initial, uint32_t divide, uint64_t next)
+{
+    t->mode = (lvt & APIC_LVT_TIMER_MODE) >> 17;
+    t->masked = (lvt & APIC_LVT_MASKED) != 0;
+    t->divide = divide & 0xb;
+    t->initial = t->mode < LAPIC_TSC_DEADLINE ? initial : 0;
+    t->next = next;
+    publish(t);
+}

@@ -38,5 +38,7 @@ uint32_t lapic_timer_count(const struct lapic_timer *t, uint64_t now);
 /* IA32_TSC_DEADLINE in guest ns, 0 when disarmed. Writes do nothing in the other modes. */
 void lapic_timer_set_deadline(struct lapic_timer *t, uint64_t deadline);
 uint64_t lapic_timer_deadline(const struct lapic_timer *t);
+/* Be as another timer was: its registers, and the guest ns of its next expiry (HEC_NS_NEVER: it is stopped). */
+void lapic_timer_restore(struct lapic_timer *t, uint32_t lvt, uint32_t initial, uint32_t divide, uint64_t next);
 
 #endif

@@ -1,5 +1,5 @@
-/* A machine on the host's KVM, as vm/ wires one: RAM, two buses, an epoch, sparse APIC IDs. Tests skip where there is no
- * /dev/kvm. Code runs in real mode from 1000h; a write to port DONE says a value and stops the vCPU. */
+/* A machine on the host's KVM, as vm/ wires one: RAM, two buses, an epoch, sparse APIC IDs. Tests skip where there is
+ * no /dev/kvm. Code runs in real mode from 1000h; a write to port DONE says a value and stops the vCPU. */
 #ifndef TEST_KVM_RIG_H
 #define TEST_KVM_RIG_H
 

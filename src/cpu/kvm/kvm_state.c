@@ -333,6 +333,7 @@ static void get_debug(struct kvm_vcpu *v, struct cpu_state *s)
         return;
     for (unsigned i = 0; i < 4; i++)
         s->dr[i] = d.db[i];
+    s->dr[4] = s->dr[5] = 0;
     s->dr[6] = d.dr6;
     s->dr[7] = d.dr7;
 }

@@ -7,6 +7,7 @@
  */
 #include "cpu/soft/run.h"
 
+#include "cpu/soft/apic_state.h"
 #include "cpu/soft/block.h"
 #include "cpu/soft/event.h"
 #include "cpu/soft/fpu.h"
@@ -453,7 +454,8 @@ static void soft_vcpu_run(struct engine_vcpu *ev, struct cpu_run *run)
     }
     enter(v, run);
     atomic_fetch_and(&v->attn, ~(unsigned)ATTN_IRQ);
-    if (service(v))
+    bool go = likely(!(v->handed.exception | v->handed.injected)) || handed_take(v);
+    if (go && service(v))
         run_loop(v);
     finish(v, run);
 }
@@ -543,6 +545,7 @@ static void soft_get_state(struct engine_vcpu *ev, struct cpu_state *out)
     struct soft_vcpu *v = (struct soft_vcpu *)ev;
     flags_get(v);
     *out = v->st;
+    soft_get_pv(v, out);
 }
 
 static void soft_set_state(struct engine_vcpu *ev, const struct cpu_state *in)
@@ -552,6 +555,8 @@ static void soft_set_state(struct engine_vcpu *ev, const struct cpu_state *in)
     flags_load(v, in->rflags);
     v->tpause_until = 0;
     v->irq_waiting = false;
+    v->handed = (struct handed){0};
+    soft_set_pv(v, in);
     tlb_flush_all(v);
     mode_update(v);
     attn_self(v);
@@ -580,5 +585,7 @@ const struct engine_ops engine_soft = {
     .vcpu_run = soft_vcpu_run,
     .get_state = soft_get_state,
     .set_state = soft_set_state,
+    .get_apic = soft_get_apic,
+    .set_apic = soft_set_apic,
     .vcpu_trim = soft_vcpu_trim,
 };

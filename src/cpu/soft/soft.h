@@ -113,6 +113,13 @@ enum mode_bits {
     MODE_SINGLE = 1u << 7 /* the block holds one instruction: TF, debug breakpoints, interrupt shadow */
 };
 
+/* What a hand-over found on its way to the CPU already (struct cpu_apic): the next vcpu_run() delivers it. */
+struct handed {
+    bool exception, has_error, injected;
+    uint8_t exception_vector, injected_vector;
+    uint32_t error;
+};
+
 struct soft_vcpu {
     struct cpu_state st; /* (v) first: gpr[] is at offset 0 */
     uint64_t zero;       /* (v) always 0: what a missing base or index register reads */
@@ -152,6 +159,7 @@ struct soft_vcpu {
     struct cpu_run *run;     /* (v) while in vcpu_run() */
 
     uint64_t tpause_until; /* (v) guest ns, 0: not in TPAUSE */
+    struct handed handed;  /* (v) */
     uint64_t rng;          /* (v) RDRAND state in deterministic mode */
     uint8_t x87;           /* (v) enum x87_where: where the x87 registers are (fpu.h) */
 
