@@ -6,7 +6,7 @@ DESTDIR ?=
 PRESET_BUILD = cmake --preset $(1) -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null && cmake --build --preset $(1) -j $(JOBS)
 CTEST = ctest --test-dir build/$(1) -j $(JOBS) --output-on-failure
 
-.PHONY: help build test boot bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
+.PHONY: help build test boot guest-disk bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
 
 build: deps ## build/release/hecaton
 	@$(call PRESET_BUILD,release)
@@ -18,6 +18,10 @@ test: build ## build and run every test
 boot: build ## boot Debian with SMP=300 CPUs; a shell on a terminal
 	@scripts/deps.sh boot
 	@scripts/boot.sh
+
+guest-disk: ## a Debian 12 root disk with kernel and ssh key, below build/guest
+	@scripts/deps.sh disk
+	@scripts/guest-disk.sh
 
 bench: build ## the benchmark table
 	@scripts/deps.sh boot
