@@ -110,8 +110,8 @@ static const struct field net_fields[] = {
 };
 
 static const struct field rng_fields[] = {
-    {"max-bytes", FIELD_U32, AT(max_bytes), 1, UINT32_MAX, .help = "at most so many bytes a period (no limit)"},
-    {"period", FIELD_U32, AT(period), 1, UINT32_MAX, .help = "ms"},
+    {"max-bytes", FIELD_IGNORED, .help = "it gives what is asked for"},
+    {"period", FIELD_IGNORED, .help = "it gives what is asked for"},
     {.name = "rng", .type = FIELD_NEUTRAL},
 };
 
@@ -133,11 +133,13 @@ static const struct field root_port_fields[] = {
 };
 
 static const struct field pvpanic_fields[] = {
-    {"events", FIELD_U32, AT(events), 1, 7, .help = "what the guest may report: 1 panic, 2 crash dump (3)"},
+    {"events", FIELD_U32, AT(events), 1, 7,
+     .help = "what the guest may report: 1 panic, 2 crash dump, 4 shutdown (all)"},
 };
 
 static const struct field irq_test_fields[] = {
-    {"vectors", FIELD_U32, AT(vectors), 1, VM_VECTORS_MAX, .help = "MSI-X vectors (2048)"},
+    {"vectors", FIELD_U32, AT(vectors), 0, VM_VECTORS_MAX, .help = "MSI-X vectors (2048)"},
+    {"msi", FIELD_U32, AT(msi), 0, 32, .help = "MSI vectors: 0, or a power of two (32)"},
 };
 #undef AT
 
@@ -166,6 +168,7 @@ static const struct device_def devices[] = {
     DEVICE("virtio-rng-pci", VM_DEVICE_VIRTIO_RNG, "random numbers", rng_fields, true),
     DEVICE("virtio-serial-pci", VM_DEVICE_VIRTIO_SERIAL, "a controller for consoles", serial_fields, true),
     DEVICE("virtconsole", VM_DEVICE_VIRTCONSOLE, "a console on it, hvc0 and up", console_fields, false),
+    DEVICE("virtserialport", VM_DEVICE_VIRTCONSOLE, "a port on it, /dev/virtio-ports/NAME", console_fields, false),
     DEVICE("pcie-root-port", VM_DEVICE_ROOT_PORT, "a bridge; its id= names the bus behind it", root_port_fields, false),
     DEVICE("pvpanic-pci", VM_DEVICE_PVPANIC, "tells hecaton when the guest panics", pvpanic_fields, false),
     DEVICE("irq-test-pci", VM_DEVICE_IRQ_TEST, "vectors that fire on command, for tests", irq_test_fields, false),
@@ -204,6 +207,7 @@ static int add_device(struct options *o, const struct device_def *def, struct ke
     if (!v || !(v->option = vm_devices_text(d, "-device %s", def->name)))
         return no_memory(e);
     k->option = v->option;
+    v->plain_port = !strcmp(def->name, "virtserialport");
     int rc = fields_apply(d, k, sets, sets_of(def, v, sets), e);
     if (rc || !v->id)
         return rc;

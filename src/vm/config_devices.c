@@ -71,8 +71,7 @@ struct vm_device *vm_devices_device(struct vm_devices *d, enum vm_device_kind ki
         return NULL;
     n->kind = kind;
     n->origin = origin;
-    n->addr = n->slot = n->nr = n->vectors = VM_ANY;
-    n->events = 3;
+    n->addr = n->slot = n->nr = n->vectors = n->msi = VM_ANY;
     return n;
 }
 

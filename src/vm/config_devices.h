@@ -68,9 +68,10 @@ enum vm_device_kind {
     VM_DEVICE_E1000E,
     VM_DEVICE_VIRTIO_RNG,
     VM_DEVICE_VIRTIO_SERIAL,
-    VM_DEVICE_VIRTCONSOLE,
+    VM_DEVICE_VIRTCONSOLE, /* and virtserialport */
     VM_DEVICE_PVPANIC,
-    VM_DEVICE_IRQ_TEST
+    VM_DEVICE_IRQ_TEST,
+    VM_DEVICE_KINDS
 };
 
 enum vm_device_origin { VM_FROM_NET, VM_FROM_DEVICE, VM_FROM_DRIVE };
@@ -91,8 +92,9 @@ struct vm_device {
     uint32_t queues;                        /* requests queues, queue pairs; 0: the device's choice */
     uint32_t queue_size;                    /* 0: the device's choice */
     uint32_t vectors;                       /* VM_ANY: the device's choice */
-    uint32_t max_bytes, period;             /* virtio-rng: bytes each `period` ms; max_bytes 0: no limit */
+    uint32_t msi;                           /* of irq-test-pci */
     uint32_t events;                        /* pvpanic: what is offered */
+    bool plain_port;                        /* virtserialport: no terminal */
     bool mq;                                /* virtio-net: more than one queue pair */
     bool discard_off;                       /* a disk that takes no discard */
     uint8_t mac[6];                         /* zeros: chosen by config_devices_resolve() */

@@ -1,71 +1,114 @@
 #include "vm/pci_devices.h"
 
-#include "pci/port.h"
+#include "vm/pci_devices_priv.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-/* A device that was made. */
-struct made {
-    struct made *next; /* the one made before */
-    const struct vm_device *v;
-    const struct device_ops *ops;
-    void *dev;
-};
+#define THREAD_NAME 16
 
-struct pci_devices {
-    struct pci_devices_config cfg; /* (c) */
-    struct made *made;             /* the last one first */
-};
+/* ---- what is behind devices ---- */
 
-struct device_ops {
-    int (*make)(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e);
-    void (*reset)(void *dev); /* NULL: nothing but configuration space */
-    void (*destroy)(void *dev);
-};
-
-/* ---- root ports ---- */
-
-static int make_root_port(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
+static int no_memory(struct err *e)
 {
-    struct pci_port *p = calloc(1, sizeof *p);
-    if (!p)
-        return err_set(e, -ENOMEM, "%s: no host memory", v->option);
-    int rc = pci_port_init(p, d->cfg.host, (uint8_t)v->addr, v->id, (uint8_t)v->slot, e);
-    if (rc)
-        free(p);
-    else
-        *dev = p;
-    return rc;
+    return err_set(e, -ENOMEM, "out of memory for the machine's devices");
 }
 
-static void destroy_root_port(void *dev)
+static int open_loop(struct pci_devices *d, const char *name, struct ioloop **out, struct err *e)
 {
-    pci_port_fini(dev);
-    free(dev);
+    const struct vm_config *c = d->cfg.cfg;
+    char thread[THREAD_NAME];
+    snprintf(thread, sizeof thread, "%.7s/%s", c->debug_threads && c->name[0] ? c->name : "hecaton", name);
+    struct ioloop_config l = {.name = thread, .epoch = d->cfg.epoch};
+    return ioloop_create(&l, out, e);
 }
 
-/* ---- all of them ---- */
+int device_loop(struct pci_devices *d, const void *owner, const char *name, struct ioloop **out, struct err *e)
+{
+    struct device_loop *l = d->loops;
+    while (l && l->owner != owner)
+        l = l->next;
+    if (l) {
+        *out = l->loop;
+        return 0;
+    }
+    l = calloc(1, sizeof *l);
+    if (!l)
+        return no_memory(e);
+    int rc = open_loop(d, name, &l->loop, e);
+    if (rc) {
+        free(l);
+        return rc;
+    }
+    l->owner = owner;
+    l->next = d->loops;
+    d->loops = l;
+    *out = l->loop;
+    return 0;
+}
 
-static const struct device_ops ops[] = {
-    [VM_DEVICE_ROOT_PORT] = {make_root_port, NULL, destroy_root_port},
-    [VM_DEVICE_IRQ_TEST] = {NULL, NULL, NULL},
-};
+int device_net_loop(struct pci_devices *d, struct ioloop **out, struct err *e)
+{
+    return device_loop(d, &d->nets, "net", out, e);
+}
+
+int device_common_loop(struct pci_devices *d, struct ioloop **out, struct err *e)
+{
+    return device_loop(d, &d->made, "io", out, e);
+}
+
+int device_block(struct pci_devices *d, const struct vm_drive *drive, struct ioloop *loop, struct block **out,
+                 struct err *e)
+{
+    struct device_block *b = calloc(1, sizeof *b);
+    if (!b)
+        return no_memory(e);
+    int rc = block_open(&drive->image, loop, &b->block, e);
+    if (rc) {
+        free(b);
+        return rc;
+    }
+    b->next = d->blocks;
+    d->blocks = b;
+    *out = b->block;
+    return 0;
+}
+
+int device_net(struct pci_devices *d, const struct vm_net *net, struct ioloop *loop, struct net **out, struct err *e)
+{
+    struct net_config c = net->net;
+    struct device_net *n = calloc(1, sizeof *n);
+    if (!n)
+        return no_memory(e);
+    c.notes = stderr;
+    int rc = net_open(&c, loop, &n->net, e);
+    if (rc) {
+        free(n);
+        return rc;
+    }
+    n->next = d->nets;
+    d->nets = n;
+    *out = n->net;
+    return 0;
+}
+
+/* ---- lifecycle ---- */
 
 static int make_device(struct pci_devices *d, const struct vm_device *v, struct err *e)
 {
-    const struct device_ops *o = &ops[v->kind];
-    if (!o->make)
+    if (!device_ops[v->kind].make)
         return err_set(e, -ENOTSUP, "%s: this version has no such device: drop it", v->option);
-    struct made *m = calloc(1, sizeof *m);
+    struct device_made *m = calloc(1, sizeof *m);
     if (!m)
-        return err_set(e, -ENOMEM, "%s: no host memory", v->option);
-    int rc = o->make(d, v, &m->dev, e);
+        return no_memory(e);
+    m->ops = &device_ops[v->kind];
+    int rc = m->ops->make(d, v, &m->dev, e);
     if (rc) {
         free(m);
         return rc;
     }
-    *m = (struct made){.next = d->made, .v = v, .ops = o, .dev = m->dev};
+    m->next = d->made;
     d->made = m;
     return 0;
 }
@@ -90,7 +133,7 @@ int pci_devices_create(const struct pci_devices_config *c, struct pci_devices **
 {
     struct pci_devices *d = calloc(1, sizeof *d);
     if (!d)
-        return err_set(e, -ENOMEM, "out of memory for the machine");
+        return no_memory(e);
     d->cfg = *c;
     int rc = make_devices(d, e);
     if (rc)
@@ -102,20 +145,35 @@ int pci_devices_create(const struct pci_devices_config *c, struct pci_devices **
 
 void pci_devices_reset(struct pci_devices *d)
 {
-    for (struct made *m = d->made; m; m = m->next)
+    for (struct device_made *m = d->made; m; m = m->next)
         if (m->ops->reset)
             m->ops->reset(m->dev);
 }
 
+/* Take the first item off a list. */
+#define POP(list)                                                                                                      \
+    ({                                                                                                                 \
+        __typeof__(list) first_ = (list);                                                                              \
+        if (first_)                                                                                                    \
+            (list) = first_->next;                                                                                     \
+        first_;                                                                                                        \
+    })
+
 void pci_devices_destroy(struct pci_devices *d)
 {
-    struct made *m;
+    struct device_made *m;
+    struct device_net *n;
+    struct device_block *b;
+    struct device_loop *l;
     if (!d)
         return;
-    while ((m = d->made)) {
-        d->made = m->next;
+    for (; (m = POP(d->made)); free(m))
         m->ops->destroy(m->dev);
-        free(m);
-    }
+    for (; (n = POP(d->nets)); free(n))
+        net_close(n->net);
+    for (; (b = POP(d->blocks)); free(b))
+        block_close(b->block);
+    for (; (l = POP(d->loops)); free(l))
+        ioloop_destroy(l->loop);
     free(d);
 }
