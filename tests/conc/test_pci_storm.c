@@ -136,7 +136,9 @@ static uint64_t place(unsigned i)
 static void *move_bars(void *opaque)
 {
     struct storm *s = opaque;
+    int slot = epoch_slot(&s->r.f.epoch);
     for (unsigned i = 0; !atomic_load(&s->done); i++) {
+        epoch_enter(&s->r.f.epoch, slot);
         cfg_wr(&s->r, 0, DEV, 0x10, 4, place(i));
         cfg_wr(&s->r, 0, DEV2, 0x10, 4, place(i * 3 + 1));
         if (i % 5 == 0)
@@ -144,6 +146,7 @@ static void *move_bars(void *opaque)
         if (i % 7 == 0)
             cfg_wr(&s->r, 0, DEV, PCI_COMMAND, 2, PCI_CMD_MASTER);
         cfg_wr(&s->r, 0, DEV, PCI_COMMAND, 2, PCI_CMD_MASTER | PCI_CMD_MEMORY);
+        epoch_leave(&s->r.f.epoch, slot);
         if (i % 64 == 0)
             sched_yield();
     }
@@ -209,12 +212,15 @@ static bool enough(const struct storm *s, uint32_t g)
 static void run(struct storm *s, void (*step)(struct storm *s, uint32_t g))
 {
     pthread_t t[FIRERS + 2];
+    int slot = epoch_slot(&s->r.f.epoch);
     for (unsigned i = 0; i < FIRERS; i++)
         assert_int_equal(pthread_create(&t[i], NULL, fire, s), 0);
     assert_int_equal(pthread_create(&t[FIRERS], NULL, move_bars, s), 0);
     assert_int_equal(pthread_create(&t[FIRERS + 1], NULL, read_bars, s), 0);
     for (uint32_t g = 2; !enough(s, g); g++) {
+        epoch_enter(&s->r.f.epoch, slot);
         step(s, g);
+        epoch_leave(&s->r.f.epoch, slot);
         if (g % 16 == 0)
             sched_yield();
     }
