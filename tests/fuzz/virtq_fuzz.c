@@ -1,0 +1,388 @@
+/* A whole virtio-blk device, given any guest memory, any register writes and any order of completions: every request
+ * that reaches the image lies in RAM and in the image, nothing moves while the device needs a reset, and a reset always
+ * ends.
+ *
+ * The loop and the image are this file's own, so that a script has one outcome: bells are run and requests completed
+ * when it says so. */
+#include "irq_fuzz.h"
+
+#include "dev/virtio_blk.h"
+#include "pci/host.h"
+#include "pci/msi.h"
+
+#include <errno.h>
+
+#define RAM_SIZE   0x18000u
+#define DISK_SIZE  0x4000u
+#define QUEUES     3u
+#define QUEUE_SIZE 16u
+#define DEVFN      PCI_DEVFN(3, 0)
+#define BAR_MSIX   0xc0000000u
+#define BAR_REGS   0xc0100000u
+
+struct ioloop {
+    struct ioloop_bell *first, *last;
+};
+
+struct block {
+    struct ioloop loop;
+    struct block_request *pending[QUEUES * QUEUE_SIZE];
+    unsigned n;
+    bool readonly, discard;
+    uint8_t bytes[DISK_SIZE];
+};
+
+struct box {
+    struct epoch epoch;
+    struct bus ports, mmio;
+    struct ram ram;
+    struct remap remap;
+    struct pci_host host;
+    struct block block;
+    struct virtio_blk *blk;
+};
+
+static uint8_t memory[RAM_SIZE] __attribute__((aligned(4096)));
+
+/* ---- the loop ---- */
+
+void ioloop_bell_init(struct ioloop_bell *b, void (*fn)(void *), void *opaque)
+{
+    *b = (struct ioloop_bell){.fn = fn, .opaque = opaque};
+}
+
+void ioloop_ring(struct ioloop *l, struct ioloop_bell *b)
+{
+    if (b->rung)
+        return;
+    b->rung = true;
+    b->next = NULL;
+    if (l->last)
+        l->last->next = b;
+    else
+        l->first = b;
+    l->last = b;
+}
+
+void ioloop_bell_remove(struct ioloop *l, struct ioloop_bell *b)
+{
+    struct ioloop_bell *before = NULL, *at = l->first;
+    for (; at && at != b; at = at->next)
+        before = at;
+    if (!at)
+        return;
+    if (before)
+        before->next = b->next;
+    else
+        l->first = b->next;
+    if (l->last == b)
+        l->last = before;
+    b->rung = false;
+}
+
+void ioloop_call(struct ioloop *l, void (*fn)(void *), void *opaque)
+{
+    fn(opaque);
+}
+
+bool ioloop_here(const struct ioloop *l)
+{
+    return true;
+}
+
+static void run_bells(struct ioloop *l, unsigned most)
+{
+    for (struct ioloop_bell *b; most-- && (b = l->first);) {
+        ioloop_bell_remove(l, b);
+        b->fn(b->opaque);
+    }
+}
+
+/* ---- the image ---- */
+
+uint64_t block_size(const struct block *b)
+{
+    return DISK_SIZE;
+}
+
+bool block_readonly(const struct block *b)
+{
+    return b->readonly;
+}
+
+unsigned block_physical_sector(const struct block *b)
+{
+    return 4096;
+}
+
+bool block_can_discard(const struct block *b)
+{
+    return b->discard;
+}
+
+struct ioloop *block_loop(const struct block *b)
+{
+    return (struct ioloop *)&b->loop;
+}
+
+unsigned block_in_flight(const struct block *b)
+{
+    return b->n;
+}
+
+void block_kick(struct block *b)
+{
+}
+
+void block_submit(struct block *b, struct block_request *r)
+{
+    bool data = r->op == BLOCK_READ || r->op == BLOCK_WRITE;
+    uint64_t sum = 0;
+    ensure(b->n < QUEUES * QUEUE_SIZE);
+    ensure(r->offset % BLOCK_SECTOR == 0 && r->len % BLOCK_SECTOR == 0);
+    ensure(r->offset <= DISK_SIZE && r->len <= DISK_SIZE - r->offset);
+    ensure(!b->readonly || r->op == BLOCK_READ || r->op == BLOCK_FLUSH);
+    for (unsigned i = 0; data && i < r->iovs; i++) {
+        const uint8_t *p = r->iov[i].iov_base;
+        ensure(p >= memory && p <= memory + RAM_SIZE && r->iov[i].iov_len <= (size_t)(memory + RAM_SIZE - p));
+        sum += r->iov[i].iov_len;
+    }
+    ensure(!data || (sum == r->len && r->iovs));
+    b->pending[b->n++] = r;
+}
+
+static void move(struct block *b, struct block_request *r)
+{
+    uint8_t *at = b->bytes + r->offset;
+    for (unsigned i = 0; i < r->iovs; at += r->iov[i++].iov_len) {
+        if (r->op == BLOCK_READ)
+            memcpy(r->iov[i].iov_base, at, r->iov[i].iov_len);
+        else
+            memcpy(at, r->iov[i].iov_base, r->iov[i].iov_len);
+    }
+}
+
+static void complete(struct block *b, unsigned i, int result)
+{
+    if (!b->n)
+        return;
+    struct block_request *r = b->pending[i % b->n];
+    b->pending[i % b->n] = b->pending[b->n - 1];
+    b->n--;
+    if (!result && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
+        move(b, r);
+    r->done(r, result);
+}
+
+/* ---- the machine ---- */
+
+static int deliver(void *opaque, struct irq irq)
+{
+    return 1;
+}
+
+static uint64_t ecam(unsigned off)
+{
+    return PCI_ECAM_GPA + DEVFN * 0x1000u + off;
+}
+
+/* As firmware leaves it. */
+static void power_on(struct box *b)
+{
+    pci_host_reset(&b->host);
+    bus_write(&b->mmio, ecam(PCI_BAR0 + 4), 4, BAR_MSIX);
+    bus_write(&b->mmio, ecam(PCI_BAR0 + 16), 4, BAR_REGS);
+    bus_write(&b->mmio, ecam(PCI_COMMAND), 2, PCI_CMD_MEMORY | PCI_CMD_MASTER);
+}
+
+static void box_init(struct box *b, uint8_t options)
+{
+    struct err e = {""};
+    epoch_init(&b->epoch);
+    bus_init(&b->ports, "port", &b->epoch, NULL);
+    bus_init(&b->mmio, "mmio", &b->epoch, NULL);
+    b->ram = (struct ram){.low = memory, .low_size = RAM_SIZE};
+    remap_init(&b->remap, true);
+    const struct pci_host_config h = {
+        .ports = &b->ports, .mmio = &b->mmio, .ram = &b->ram, .remap = &b->remap, .port = {.deliver = deliver}};
+    ensure(pci_host_init(&b->host, &h, &e) == 0);
+    b->block.readonly = options & 1;
+    b->block.discard = options & 2;
+    struct virtio_blk_config c = {
+        .host = &b->host,
+        .devfn = DEVFN,
+        .block = &b->block,
+        .serial = "fuzz",
+        .queues = QUEUES,
+        .queue_size = QUEUE_SIZE,
+        .writethrough = options & 4,
+        .options = {.packed = options & 8, .iommu_platform = options & 16 ? VIRTIO_IOMMU_ON : VIRTIO_IOMMU_OFF}};
+    ensure(virtio_blk_create(&c, &b->blk, &e) == 0);
+    power_on(b);
+}
+
+static uint8_t status(struct box *b)
+{
+    return (uint8_t)bus_read(&b->mmio, BAR_REGS + 20, 1);
+}
+
+/* A driver's reset, to its end. */
+static void drain(struct box *b)
+{
+    power_on(b);
+    bus_write(&b->mmio, BAR_REGS + 20, 1, 0);
+    for (unsigned i = 0; status(b) && i < 100; i++) {
+        run_bells(&b->block.loop, 100);
+        complete(&b->block, i, 0);
+    }
+    ensure(status(b) == 0 && !b->block.n);
+}
+
+static void box_fini(struct box *b)
+{
+    drain(b);
+    virtio_blk_reset(b->blk);
+    virtio_blk_destroy(b->blk);
+    ensure(!b->block.loop.first);
+    pci_host_fini(&b->host);
+    bus_fini(&b->mmio);
+    bus_fini(&b->ports);
+    epoch_fini(&b->epoch);
+}
+
+/* ---- the driver ---- */
+
+static void wr(struct box *b, unsigned off, unsigned size, uint64_t val)
+{
+    bus_write(&b->mmio, BAR_REGS + off, size, val);
+}
+
+static unsigned area(unsigned queue, enum virtq_area a)
+{
+    return 0x1000 * (1 + queue) + 0x400 * a;
+}
+
+/* What a driver does first, with a little that may be wrong. */
+static void bring_up(struct box *b, struct script *s)
+{
+    uint64_t features = script_get(s, 5) | BIT(32) | BIT(33), offered;
+    wr(b, 0, 4, 1);
+    offered = bus_read(&b->mmio, BAR_REGS + 4, 4) << 32;
+    wr(b, 0, 4, 0);
+    offered |= bus_read(&b->mmio, BAR_REGS + 4, 4);
+    wr(b, 20, 1, 3);
+    for (unsigned i = 0; i < 2; i++) {
+        wr(b, 8, 4, i);
+        wr(b, 12, 4, (features & offered) >> 32 * i);
+    }
+    wr(b, 20, 1, 11);
+    for (unsigned q = 0; q < QUEUES; q++) {
+        memset(memory + area(q, VIRTQ_DESC), 0, 0xc00);
+        wr(b, 22, 2, q);
+        wr(b, 24, 2, QUEUE_SIZE >> script_get(s, 1) % 4);
+        wr(b, 26, 2, q + 1);
+        for (unsigned a = 0; a < VIRTQ_AREAS; a++)
+            wr(b, 32 + 8 * a, 8, area(q, a));
+        wr(b, 28, 2, 1);
+    }
+    wr(b, 20, 1, 15);
+}
+
+/* A request as drivers make them, its chain in the table from `at` on, or in an indirect one; then anything is changed
+ * about it. */
+static void request(struct box *b, struct script *s)
+{
+    unsigned queue = (unsigned)script_get(s, 1) % QUEUES, at = (unsigned)script_get(s, 1) % QUEUE_SIZE;
+    uint16_t how = (uint16_t)script_get(s, 2);
+    unsigned pieces = 2 + (how & 3), header = 0x8000 + 0x100 * at;
+    bool indirect = how & 4, packed = how & 8, write = how & 16;
+    uint8_t *table = memory + (indirect ? 0x9000 + 0x100 * at : area(queue, VIRTQ_DESC));
+    st32(memory + header, (uint32_t)script_get(s, 1));
+    st64(memory + header + 8, script_get(s, 1));
+    for (unsigned i = 0; i < pieces; i++) {
+        unsigned slot = indirect ? i : (at + i) % QUEUE_SIZE;
+        bool last = i + 1 == pieces;
+        uint16_t flags = (uint16_t)((last ? 0 : 1) | (last || (i && !write) ? 2 : 0) | (packed ? how >> 8 & 0x80 : 0));
+        st64(table + 16 * slot, i == 0 ? header : last ? header + 32 : 0x10000 + 0x2000 * i + script_get(s, 1));
+        st32(table + 16 * slot + 8, i == 0 ? 16 : last ? 1 : (uint32_t)(512 * script_get(s, 1) + (how >> 12)));
+        st16(table + 16 * slot + 12, packed ? (uint16_t)at : flags);
+        st16(table + 16 * slot + 14, packed ? flags : (uint16_t)(slot + 1) % QUEUE_SIZE);
+    }
+    if (indirect) {
+        uint8_t *d = memory + area(queue, VIRTQ_DESC) + 16 * at;
+        st64(d, 0x9000 + 0x100 * at);
+        st32(d + 8, 16 * pieces);
+        st16(d + 12, packed ? (uint16_t)at : 4);
+        st16(d + 14, packed ? 4 | (how >> 8 & 0x8080) : 0);
+    }
+    if (how & 32)
+        memory[(indirect ? 0x9000 + 0x100 * at : area(queue, VIRTQ_DESC)) + script_get(s, 1)] =
+            (uint8_t)script_get(s, 1);
+    uint16_t idx = ld16(memory + area(queue, VIRTQ_DRIVER) + 2);
+    st16(memory + area(queue, VIRTQ_DRIVER) + 4 + 2 * (idx % QUEUE_SIZE), (uint16_t)at);
+    st16(memory + area(queue, VIRTQ_DRIVER) + 2, (uint16_t)(idx + 1));
+    wr(b, 0x3000 + 4 * queue, 2, queue);
+}
+
+static void anywhere(struct box *b, struct script *s)
+{
+    uint8_t op = (uint8_t)script_get(s, 1);
+    unsigned off = (unsigned)script_get(s, 2), size = 1u << (op & 3);
+    uint64_t val = op & 4 ? script_get(s, size) : 0;
+    uint64_t at = op & 8 ? ecam(off % 0x200) : op & 16 ? BAR_MSIX + off % 0x1000 : BAR_REGS + off % 0x4000;
+    if (op & 32)
+        at = BAR_REGS + off % 64;
+    if (op & 4)
+        bus_write(&b->mmio, at & ~(uint64_t)(size - 1), size, val);
+    else
+        bus_read(&b->mmio, at & ~(uint64_t)(size - 1), size);
+}
+
+static void one_step(struct box *b, struct script *s)
+{
+    static const int results[] = {0, 0, 0, -EIO, -ENOSPC, -EOPNOTSUPP, -EROFS, -EINVAL};
+    uint8_t op = (uint8_t)script_get(s, 1);
+    switch (op & 7) {
+    case 0:
+        st64(memory + script_get(s, 2) * 4 % (RAM_SIZE - 8), script_get(s, op >> 3 & 8 ? 8 : 2));
+        break;
+    case 1:
+        anywhere(b, s);
+        break;
+    case 2:
+        bring_up(b, s);
+        break;
+    case 3:
+    case 4:
+        request(b, s);
+        break;
+    case 5:
+        run_bells(&b->block.loop, 1 + (op >> 3));
+        break;
+    case 6:
+        complete(&b->block, op >> 6, results[op >> 3 & 7]);
+        break;
+    default:
+        if (op >> 3 == 31)
+            drain(b);
+        else
+            wr(b, 0x3000 + 4 * ((op >> 3) % QUEUES), 2, 0);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct box b;
+    struct script s = {data, size};
+    memset(memory, 0, sizeof memory);
+    memset(&b, 0, sizeof b);
+    box_init(&b, (uint8_t)script_get(&s, 1));
+    while (s.left) {
+        unsigned pending = b.block.n;
+        bool dead = status(&b) & VIRTIO_NEEDS_RESET;
+        one_step(&b, &s);
+        ensure(!dead || b.block.n <= pending || !(status(&b) & VIRTIO_NEEDS_RESET));
+    }
+    box_fini(&b);
+    return 0;
+}
