@@ -503,6 +503,7 @@ static void user_close(struct net *n)
         drop_first(u);
     free(u->fd);
     free(u->live);
+    net_user_frags_destroy(u->filter.frags);
     free(u->scratch);
     free(u->setup);
 }
@@ -528,8 +529,11 @@ int net_user_open(const struct net_config *c, struct net **out, struct err *e)
     struct net_user *u = calloc(1, sizeof *u);
     struct user_setup *setup = calloc(1, sizeof *setup);
     uint8_t *scratch = malloc(NET_FRAME_MAX);
-    int rc = u && setup && scratch ? net_user_setup(c, setup, e) : err_set(e, -ENOMEM, "network user: no memory");
+    struct user_frags *frags = net_user_frags_create();
+    int rc =
+        u && setup && scratch && frags ? net_user_setup(c, setup, e) : err_set(e, -ENOMEM, "network user: no memory");
     if (rc) {
+        net_user_frags_destroy(frags);
         free(scratch);
         free(setup);
         free(u);
@@ -539,7 +543,7 @@ int net_user_open(const struct net_config *c, struct net **out, struct err *e)
     u->n.native = NET_CSUM | NET_TSO4 | NET_ECN;
     u->setup = setup;
     u->scratch = scratch;
-    u->filter.restricted = c->restricted;
+    u->filter = (struct user_filter){.restricted = c->restricted, .frags = frags};
     u->socket_max = raise_fd_limit();
     u->last = &u->first;
     *out = &u->n;

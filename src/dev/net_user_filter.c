@@ -1,29 +1,10 @@
 #include "dev/net_user_priv.h"
 
-#include "base/clock.h"
-
 #include <net/ethernet.h>
 #include <netinet/in.h>
 
 enum { L3 = 14, IPV4_MIN = 20, IPV6_BYTES = 40, TCP_MIN = 20, TCP_SYN = 2, TCP_ACK = 0x10, TCP_URG = 0x20 };
-enum { ICMP6_ECHO = 128, DHCP6_SERVER = 547 };
-
-/* libslirp keeps fragments for 30 seconds, as many as come; ~2 KB each. */
-#define FRAGMENTS_MAX    16384u
-#define FRAGMENTS_PER_MS 4u
-
-static bool fragment_passes(struct user_filter *f, uint64_t now)
-{
-    uint64_t ms = (now - f->refilled) / 1000000;
-    if (ms) {
-        f->fragments = (uint32_t)min_u64(FRAGMENTS_MAX, f->fragments + ms * FRAGMENTS_PER_MS);
-        f->refilled = now;
-    }
-    if (!f->fragments)
-        return false;
-    f->fragments--;
-    return true;
-}
+enum { RESERVED = 0x8000, FRAGMENT = 0x3fff, ICMP6_ECHO = 128, DHCP6_SERVER = 547 };
 
 /* RFC 1624, equation 3: HC' = ~(~HC + ~m + m'). */
 static void change16(uint8_t *at, uint16_t to, uint8_t *sum)
@@ -49,19 +30,26 @@ static bool tcp_passes(const struct user_filter *f, uint8_t *tcp, size_t len)
     return !f->full || (tcp[13] & (TCP_SYN | TCP_ACK)) != TCP_SYN;
 }
 
+/* `len`: of the IP packet, as much as came. */
+static bool ipv4_sound(const uint8_t *ip, size_t len)
+{
+    if (len < IPV4_MIN || ip[0] >> 4 != 4)
+        return false;
+    size_t head = (ip[0] & 15u) * 4, total = get16be(ip + 2);
+    return head >= IPV4_MIN && total >= head && total <= len;
+}
+
 static bool ipv4_passes(struct user_filter *f, uint8_t *frame, size_t *len, uint64_t now)
 {
     uint8_t *ip = frame + L3;
-    if (*len < L3 + IPV4_MIN || ip[0] >> 4 != 4)
+    if (!ipv4_sound(ip, *len - L3) || get16be(ip + 6) & RESERVED)
         return false;
-    size_t head = (ip[0] & 15u) * 4, total = get16be(ip + 2);
-    if (head < IPV4_MIN || total < head || total > *len - L3)
+    *len = L3 + get16be(ip + 2);
+    if (get16be(ip + 6) & FRAGMENT && !net_user_reassemble(f->frags, frame, len, now))
         return false;
-    *len = L3 + total;
-    if (get16be(ip + 6) & 0x3fff)
-        return *len <= L3 + NET_MTU && fragment_passes(f, now);
+    size_t head = (ip[0] & 15u) * 4;
     if (ip[9] == IPPROTO_TCP)
-        return tcp_passes(f, ip + head, total - head);
+        return tcp_passes(f, ip + head, *len - L3 - head);
     return !f->full;
 }
 

@@ -26,12 +26,21 @@ struct user_setup {
 /* Read the options. -EINVAL with the option, what is wrong and how it should look. */
 int net_user_setup(const struct net_config *c, struct user_setup *s, struct err *e);
 
+struct user_frags;
+
+/* ---- the loop's thread ---- */
+/* IPv4 fragments that wait for the rest; a bounded number. NULL: no memory. */
+struct user_frags *net_user_frags_create(void);
+void net_user_frags_destroy(struct user_frags *f);
+/* `frame` is a fragment, its lengths checked. True: it was the last, and `frame` (NET_FRAME_MAX bytes) is the whole
+ * datagram now. `now`: host ns. */
+bool net_user_reassemble(struct user_frags *f, uint8_t *frame, size_t *len, uint64_t now);
+
 /* What the filter remembers. */
 struct user_filter {
-    bool restricted;    /* (c) */
-    uint32_t fragments; /* of the budget that are left */
-    uint64_t refilled;  /* host ns */
-    bool full;          /* no new sockets for now */
+    bool restricted;          /* (c) */
+    struct user_frags *frags; /* (c) */
+    bool full;                /* no new sockets for now */
 };
 
 /* Whether libslirp may see a frame from the guest; it may be mended, and cut to its real length. What 4.7 asserts on,
