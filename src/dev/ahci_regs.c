@@ -5,6 +5,7 @@
 
 #define CAP_PORTS (AHCI_PORTS - 1)
 #define CAP_NCS   ((AHCI_SLOTS - 1) << 8)
+#define CAP_LPM   (3u << 13) /* partial and slumber may be asked for; the disks stay active */
 #define CAP_PMD   (1u << 15) /* PIO transfers of several blocks */
 #define CAP_SAM   (1u << 18) /* AHCI only */
 #define CAP_ISS   (3u << 20) /* 6 Gb/s */
@@ -100,7 +101,7 @@ static uint32_t reg_read(struct ahci *a, unsigned reg)
                    : 0;
     switch (reg) {
     case AHCI_CAP:
-        return CAP_PORTS | CAP_NCS | CAP_PMD | CAP_SAM | CAP_ISS | CAP_SCLO | CAP_SNCQ | CAP_S64A;
+        return CAP_PORTS | CAP_NCS | CAP_LPM | CAP_PMD | CAP_SAM | CAP_ISS | CAP_SCLO | CAP_SNCQ | CAP_S64A;
     case AHCI_GHC:
         return atomic_load(&a->ghc) | GHC_AE | (ahci_asked(&a->reset) ? GHC_HR : 0);
     case AHCI_IS:

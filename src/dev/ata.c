@@ -398,14 +398,19 @@ static void answer_lba(struct ata_cmd *c, uint64_t at)
         c->in.device = (uint8_t)((c->in.device & 0xf0) | (at >> 24 & 0x0f));
 }
 
+/* A sector that cannot be written is not found, which is what disks say that have no spare one left; it concerns the
+ * sector, where a device fault would concern the disk. */
 void ata_end(struct ata_disk *d, struct ata_cmd *c, int result, uint64_t at)
 {
-    bool read = c->op == ATA_OP_READ || c->op == ATA_OP_VERIFY;
+    enum ata_op op = c->op;
     if (!result)
         return;
     answer_lba(c, at);
-    refuse(c, read ? ATA_UNC : ATA_ABRT);
-    if (!read && result != -EINVAL && result != -EROFS)
+    if (op == ATA_OP_READ || op == ATA_OP_VERIFY)
+        refuse(c, ATA_UNC);
+    else
+        refuse(c, op == ATA_OP_WRITE && result != -EROFS ? ATA_IDNF : ATA_ABRT);
+    if (op == ATA_OP_FLUSH)
         c->status |= ATA_DF;
 }
 

@@ -21,7 +21,7 @@ static void it_is_an_ich9(void **state)
     assert_int_equal(sata, 0xa8);
     assert_true(cfg_rd(&r.pci, 0, d, sata + 4, 4) == 0x48);
     assert_int_equal(cfg_rd(&r.pci, 0, d, msi + 2, 2) & 0x0e, 0); /* one vector */
-    assert_true(hba_rd(&r, AHCI_CAP) == (5u | 31u << 8 | 1u << 15 | 1u << 18 | 3u << 20 | 1u << 24 | 3u << 30));
+    assert_true(hba_rd(&r, AHCI_CAP) == (5u | 31u << 8 | 7u << 13 | 1u << 18 | 3u << 20 | 1u << 24 | 3u << 30));
     assert_int_equal(hba_rd(&r, AHCI_PI), 0x3f);
     assert_int_equal(hba_rd(&r, AHCI_VS), 0x10300);
     assert_true(hba_rd(&r, AHCI_GHC) == GHC_AE);
