@@ -6,6 +6,7 @@
 enum { IVHD_BASIC = 0x10, IVHD_EFR = 0x11 };
 enum { ENTRY_PAD4 = 0x00, ENTRY_ALL = 0x01, ENTRY_SELECT = 0x02, ENTRY_SPECIAL = 0x48 };
 
+#define LAST_FUNCTION 0xffffu
 #define IVHD_PREFETCH 0x40u
 #define IVHD_COHERENT 0x20u
 #define HATDIS        1u
@@ -31,14 +32,17 @@ static void select_entry(struct bytes *b, uint8_t type, uint16_t devid, uint8_t 
     put(b, settings, 1);
 }
 
-/* The I/O APIC's entry only with interrupt remapping: without it a guest must not expect any. */
+/* The I/O APIC's entry only with interrupt remapping: without it a guest must not expect any. Linux makes its tables as
+ * long as the last function named needs, and looks every function up in them: so the last one there can be is named. */
 static void device_entries(struct bytes *b, const struct acpi_config *c)
 {
-    if (c->amdvi.ioapic_only)
+    if (c->amdvi.ioapic_only) {
         select_entry(b, ENTRY_SELECT, c->ioapic_rid, PASS_ALL);
-    else
+        select_entry(b, ENTRY_SELECT, LAST_FUNCTION, 0);
+    } else {
         select_entry(b, ENTRY_ALL, 0, 0);
-    select_entry(b, ENTRY_PAD4, 0, 0);
+        select_entry(b, ENTRY_PAD4, 0, 0);
+    }
     if (!c->amdvi.intremap)
         return;
     select_entry(b, ENTRY_SPECIAL, 0, PASS_ALL);
