@@ -1,5 +1,6 @@
 /* A machine on the host's KVM, as vm/ wires one: RAM, two buses, an epoch, sparse APIC IDs. Tests skip where there is
- * no /dev/kvm. Code runs in real mode from 1000h; a write to port DONE says a value and stops the vCPU. */
+ * no /dev/kvm. Code runs in real mode from 1000h; a write to port DONE says a value and stops all
+ * vCPUs, and so does a level-triggered EOI. */
 #ifndef TEST_KVM_RIG_H
 #define TEST_KVM_RIG_H
 
@@ -33,7 +34,7 @@ struct kvm_rig {
     apic_id_t ids[RIG_CPUS];
     struct engine_config cfg;
     struct engine_vm *vm;
-    _Atomic uint32_t done[RIG_CPUS + 1]; /* [n] what was written to port DONE last, and [RIG_CPUS] how often */
+    _Atomic uint32_t done, dones; /* what was written to port DONE last, and how often */
     _Atomic uint32_t eois, last_eoi;
 };
 
@@ -42,14 +43,18 @@ static inline uint64_t rig_port_read(void *dev, uint64_t off, unsigned size)
     return 0x11223344u + off;
 }
 
-/* Whoever writes is stopped: all are, a test runs one at a time unless it says otherwise. */
+static inline void rig_stop_all(struct kvm_rig *r)
+{
+    for (unsigned i = 0; r->vm && i < r->cfg.vcpus; i++)
+        engine_kvm.kick(engine_kvm.vcpu(r->vm, VCPU_IDX(i)), ATTN_EXIT);
+}
+
 static inline void rig_port_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 {
     struct kvm_rig *r = dev;
-    atomic_store(&r->done[0], (uint32_t)val);
-    atomic_fetch_add(&r->done[RIG_CPUS], 1);
-    for (unsigned i = 0; r->vm && i < RIG_CPUS; i++)
-        engine_kvm.kick(engine_kvm.vcpu(r->vm, VCPU_IDX(i)), ATTN_EXIT);
+    atomic_store(&r->done, (uint32_t)val);
+    atomic_fetch_add(&r->dones, 1);
+    rig_stop_all(r);
 }
 
 static const struct bus_ops rig_port_ops = {.read = rig_port_read, .write = rig_port_write};
@@ -59,6 +64,7 @@ static inline void rig_eoi(void *opaque, uint8_t vector)
     struct kvm_rig *r = opaque;
     atomic_store(&r->last_eoi, vector);
     atomic_fetch_add(&r->eois, 1);
+    rig_stop_all(r);
 }
 
 static inline bool rig_have_kvm(void)

@@ -419,7 +419,7 @@ static void handed_interrupt_is_delivered(void **state)
     assert_true(engine_soft.set_apic(v, &a));
     struct cpu_run run = {.budget = 1000};
     engine_soft.vcpu_run(v, &run);
-    assert_int_equal(b.k.done[0], 0x77);
+    assert_int_equal(b.k.done, 0x77);
     engine_soft.get_apic(v, &a);
     assert_false(a.injected);
     both_fini(&b);

@@ -1,6 +1,6 @@
 /* KVM's binary statistics of vCPUs. Linux, Documentation/virt/kvm/api.rst, "KVM_GET_STATS_FD". The layout is the same
  * for all vCPUs, so it is read once; a vCPU's file is open only while its numbers are read, because there may be
- * thousands. Without them the engine's own counts have to do. */
+ * thousands. */
 #include "cpu/kvm/kvm_priv.h"
 
 #include <stdlib.h>
@@ -41,12 +41,12 @@ static void learn(struct kvm_stats *s, int fd)
     free(all);
 }
 
-static bool read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
+static void read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
 {
     struct kvm_stats *s = &v->vm->stats;
     int fd = kvm_io(v->vm->sys, v->fd, KVM_GET_STATS_FD, 0);
     if (fd < 0)
-        return false;
+        return;
     if (!s->looked)
         learn(s, fd);
     s->looked = true;
@@ -54,15 +54,15 @@ static bool read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
         if (!s->at[i] || pread(fd, &out[i], sizeof out[i], (off_t)s->at[i]) != (ssize_t)sizeof out[i])
             out[i] = 0;
     close(fd);
-    return s->at[S_EXITS] != 0;
 }
 
+/* What came to this process is counted here, and never less than what the kernel says: it may not count it. */
 static void own_counts(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
 {
-    out[S_EXITS] = atomic_load(&v->exits);
-    out[S_MMIO] = atomic_load(&v->mmio);
-    out[S_PIO] = atomic_load(&v->pio);
-    out[S_SIGNAL] = atomic_load(&v->signals);
+    out[S_EXITS] = max_u64(out[S_EXITS], atomic_load(&v->exits));
+    out[S_MMIO] = max_u64(out[S_MMIO], atomic_load(&v->mmio));
+    out[S_PIO] = max_u64(out[S_PIO], atomic_load(&v->pio));
+    out[S_SIGNAL] = max_u64(out[S_SIGNAL], atomic_load(&v->signals));
 }
 
 static void add(struct engine_stats *o, const uint64_t n[ARRAY_SIZE(names)])
@@ -84,8 +84,9 @@ void kvm_stats_get(struct engine_vm *evm, struct engine_stats *out)
     pthread_mutex_lock(&vm->stats.lock);
     for (uint32_t i = 0; i < vm->cfg.vcpus; i++) {
         uint64_t n[ARRAY_SIZE(names)] = {0};
-        if (!vm->has_stats || !read_vcpu(&vm->vcpu[i], n))
-            own_counts(&vm->vcpu[i], n);
+        if (vm->has_stats)
+            read_vcpu(&vm->vcpu[i], n);
+        own_counts(&vm->vcpu[i], n);
         add(out, n);
     }
     out->inhibits_known = kvm_inhibit_read(vm, &out->inhibits);
