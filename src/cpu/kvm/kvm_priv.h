@@ -39,6 +39,8 @@ struct kvm_vcpu {
     _Atomic int tid;       /* (a) the thread that is in vcpu_run(), 0: none */
     bool incomplete;       /* (v) an access was served that the next KVM_RUN writes back */
     bool shutdown;         /* (v) CPU_SHUTDOWN, which KVM has no state for */
+    int refused_rc;        /* (v) set_state(): why KVM did not take it, 0: it did */
+    const char *refused;   /* (v) and which call */
     uint64_t missing; /* (v) MSRs by their number in kvm_state.c's table that KVM would not take: `kept` has them */
     struct cpu_state kept;                      /* (v) as last set */
     uint64_t tsc_base;                          /* (v) KVM's offset of the TSC when `kept` was set */
@@ -142,6 +144,7 @@ void kvm_report_internal(struct kvm_vcpu *v);
 void kvm_report_entry(struct kvm_vcpu *v);
 void kvm_report_exit(struct kvm_vcpu *v);
 void kvm_report_run(struct kvm_vcpu *v, int rc);
+void kvm_report_state(struct kvm_vcpu *v);
 
 /* ---- kvm_irq.c ---- */
 int kvm_irq_init(struct kvm_vm *vm, struct err *e);

@@ -126,3 +126,10 @@ void kvm_report_run(struct kvm_vcpu *v, int rc)
     else
         remedy(v);
 }
+
+void kvm_report_state(struct kvm_vcpu *v)
+{
+    begin(v);
+    add(v, "KVM does not take the state it is to start from: %s: %s", v->refused, strerror(-v->refused_rc));
+    remedy(v);
+}

@@ -276,6 +276,11 @@ void kvm_vcpu_run(struct engine_vcpu *ev, struct cpu_run *run)
         leave(run, CPU_EXIT_SHUTDOWN);
         return;
     }
+    if (v->refused_rc) {
+        kvm_report_state(v);
+        fail(v, run);
+        return;
+    }
     atomic_store(&v->tid, gettid());
     while (turn(v, run))
         ;

@@ -12,6 +12,16 @@
 
 enum { MSR_PV_FIRST = 0x4b564d00, MXCSR_MASK_ALL = 0xffff, XSTATE_LEGACY = 3, XSAVE_HEADER = 512 };
 
+/* The first of a state's parts that KVM refuses is kept, and the vCPU does not run with it: kvm_vcpu_run() tells. What
+ * a kernel may not know at all is not among them. */
+static void must(struct kvm_vcpu *v, int rc, const char *what)
+{
+    if (rc >= 0 || v->refused_rc)
+        return;
+    v->refused_rc = rc;
+    v->refused = what;
+}
+
 /* ---- MSRs ---- */
 
 /* Where each is in struct cpu_state; runs of consecutive numbers are consecutive there, too. */
@@ -274,7 +284,7 @@ static void set_xsave(struct kvm_vcpu *v, const struct cpu_fx *fx)
         memcpy(area, fx, offsetof(struct cpu_fx, reserved1));
         st32(area + offsetof(struct cpu_fx, mxcsr_mask), mask);
         st64(area + XSAVE_HEADER, ld64(area + XSAVE_HEADER) | XSTATE_LEGACY);
-        kvm_vcpu_iop(v, KVM_SET_XSAVE, area);
+        must(v, kvm_vcpu_iop(v, KVM_SET_XSAVE, area), "KVM_SET_XSAVE");
     }
     free(area);
 }
@@ -307,7 +317,7 @@ static void set_fpu(struct kvm_vcpu *v, const struct cpu_fx *fx)
                         .mxcsr = fx->mxcsr};
     memcpy(f.fpr, fx->st, sizeof fx->st);
     memcpy(f.xmm, fx->xmm, sizeof fx->xmm);
-    kvm_vcpu_iop(v, KVM_SET_FPU, &f);
+    must(v, kvm_vcpu_iop(v, KVM_SET_FPU, &f), "KVM_SET_FPU");
 }
 
 static void get_xcr0(struct kvm_vcpu *v, struct cpu_state *s)
@@ -321,7 +331,7 @@ static void set_xcr0(struct kvm_vcpu *v, const struct cpu_state *s)
 {
     struct kvm_xcrs x = {.nr_xcrs = 1, .xcrs[0].value = s->xcr0};
     if (v->vm->has_xcrs)
-        kvm_vcpu_iop(v, KVM_SET_XCRS, &x);
+        must(v, kvm_vcpu_iop(v, KVM_SET_XCRS, &x), "KVM_SET_XCRS");
 }
 
 /* ---- debug registers, events, activity ---- */
@@ -341,7 +351,7 @@ static void get_debug(struct kvm_vcpu *v, struct cpu_state *s)
 static void set_debug(struct kvm_vcpu *v, const struct cpu_state *s)
 {
     struct kvm_debugregs d = {.db = {s->dr[0], s->dr[1], s->dr[2], s->dr[3]}, .dr6 = s->dr[6], .dr7 = s->dr[7]};
-    kvm_vcpu_iop(v, KVM_SET_DEBUGREGS, &d);
+    must(v, kvm_vcpu_iop(v, KVM_SET_DEBUGREGS, &d), "KVM_SET_DEBUGREGS");
 }
 
 /* KVM: 1 MOV SS, 2 STI. */
@@ -364,7 +374,7 @@ static void set_events(struct kvm_vcpu *v, const struct cpu_state *s)
     e.interrupt.shadow = s->int_shadow == 2   ? KVM_X86_SHADOW_INT_MOV_SS
                          : s->int_shadow == 1 ? KVM_X86_SHADOW_INT_STI
                                               : 0;
-    kvm_vcpu_iop(v, KVM_SET_VCPU_EVENTS, &e);
+    must(v, kvm_vcpu_iop(v, KVM_SET_VCPU_EVENTS, &e), "KVM_SET_VCPU_EVENTS");
 }
 
 /* Reading it also has KVM take a pending INIT or start-up IPI, so it comes before the registers. */
@@ -393,7 +403,7 @@ static void set_activity(struct kvm_vcpu *v, uint8_t activity)
                                          : activity == CPU_WAIT_SIPI ? KVM_MP_STATE_INIT_RECEIVED
                                                                      : KVM_MP_STATE_RUNNABLE};
     v->shutdown = activity == CPU_SHUTDOWN;
-    kvm_vcpu_iop(v, KVM_SET_MP_STATE, &m);
+    must(v, kvm_vcpu_iop(v, KVM_SET_MP_STATE, &m), "KVM_SET_MP_STATE");
 }
 
 /* ---- engine_ops ---- */
@@ -427,12 +437,14 @@ void kvm_set_state(struct engine_vcpu *ev, const struct cpu_state *in)
     struct kvm_sregs k;
     v->kept = *in;
     v->incomplete = false;
-    if (kvm_vcpu_iop(v, KVM_GET_SREGS, &k) >= 0) {
-        sregs_in(in, &k);
-        kvm_vcpu_iop(v, KVM_SET_SREGS, &k);
-    }
+    v->refused_rc = 0;
+    int rc = kvm_vcpu_iop(v, KVM_GET_SREGS, &k);
+    must(v, rc, "KVM_GET_SREGS");
+    sregs_in(in, &k);
+    if (rc >= 0)
+        must(v, kvm_vcpu_iop(v, KVM_SET_SREGS, &k), "KVM_SET_SREGS");
     regs_in(in, &r);
-    kvm_vcpu_iop(v, KVM_SET_REGS, &r);
+    must(v, kvm_vcpu_iop(v, KVM_SET_REGS, &r), "KVM_SET_REGS");
     if (v->vm->xsave_size)
         set_xsave(v, &in->fx);
     else
