@@ -85,17 +85,19 @@ struct vm_device {
     const char *bus;    /* NULL: where such a device goes */
     uint32_t addr;      /* devfn on its bus; VM_ANY: a free one. Resolved: of a function on a PCI bus, where it is */
     const char *drive, *netdev, *iothread, *chardev;
-    const char *serial, *model;             /* of a disk; NULL: the device's choice */
-    const char *name;                       /* of a console port */
-    uint32_t slot;                          /* of a root port; VM_ANY: by number */
-    uint32_t nr;                            /* of a console port; VM_ANY: the next. Resolved: which */
-    uint32_t queues;                        /* requests queues, queue pairs; 0: the device's choice */
-    uint32_t queue_size;                    /* 0: the device's choice */
-    uint32_t vectors;                       /* VM_ANY: the device's choice */
-    uint32_t msi;                           /* of irq-test-pci */
-    uint32_t events;                        /* pvpanic: what is offered */
-    bool plain_port;                        /* virtserialport: no terminal */
-    bool mq;                                /* virtio-net: more than one queue pair */
+    const char *serial, *model; /* of a disk; NULL: the device's choice */
+    const char *name;           /* of a console port */
+    uint32_t slot;              /* of a root port; VM_ANY: by number */
+    uint32_t nr;                /* of a console port; VM_ANY: the next. Resolved: which */
+    uint32_t queues;            /* requests queues, queue pairs; 0: the device's choice */
+    uint32_t queue_size;        /* 0: the device's choice */
+    uint32_t vectors;           /* VM_ANY: the device's choice */
+    uint32_t msi;               /* of irq-test-pci */
+    uint32_t events;            /* pvpanic: what is offered */
+    bool plain_port;            /* virtserialport: no terminal */
+    bool mq;                    /* virtio-net: more than one queue pair */
+    unsigned write_cache;       /* virtio-blk: enum vm_onoffauto; auto: as the drive's cache= */
+    bool config_wce_off, write_zeroes_off;
     bool discard_off;                       /* a disk that takes no discard */
     uint8_t mac[6];                         /* zeros: chosen by config_devices_resolve() */
     unsigned iommu_platform;                /* virtio: enum vm_onoffauto */

@@ -208,16 +208,13 @@ static int check_given_address(const struct vm_config *c, const struct vm_device
     if (v->parent && slot)
         return err_set(e, -EINVAL, "%s: behind a root port there is one slot: addr=0 instead of addr=%x", v->option,
                        slot);
-    if (fn && !who_is_at(c, v->parent, VM_DEVFN(slot, 0), NULL))
-        return err_set(e, -EINVAL, "%s: addr=%x.%u without a function %x.0 is never found: give addr=%x.0, or add one",
-                       v->option, slot, fn, slot, slot);
     return 0;
 }
 
 static int choose_address(struct vm_config *c, struct vm_device *v, struct err *e)
 {
     if (v->parent) {
-        if (!slot_is_free(c, v->parent, 0))
+        if (who_is_at(c, v->parent, 0, NULL))
             return err_set(e, -EINVAL, "%s: root port '%s' has a device already: add another root port", v->option,
                            v->bus);
         v->addr = 0;
@@ -236,6 +233,15 @@ static int choose_address(struct vm_config *c, struct vm_device *v, struct err *
                    v->option);
 }
 
+static int check_function(const struct vm_config *c, const struct vm_device *v, struct err *e)
+{
+    unsigned slot = v->addr >> 3, fn = v->addr & 7;
+    if (!fn || who_is_at(c, v->parent, VM_DEVFN(slot, 0), NULL))
+        return 0;
+    return err_set(e, -EINVAL, "%s: addr=%x.%u without a function %x.0 is never found: give addr=%x.0, or add one",
+                   v->option, slot, fn, slot, slot);
+}
+
 static int place_functions(struct vm_config *c, struct err *e)
 {
     int rc = 0;
@@ -249,6 +255,9 @@ static int place_functions(struct vm_config *c, struct err *e)
         for (struct vm_device *v = c->dev.devices; v && !rc; v = v->next)
             if (vm_device_is_pci(v->kind) && v->addr == VM_ANY && v->origin == origin)
                 rc = choose_address(c, v, e);
+    for (struct vm_device *v = c->dev.devices; v && !rc; v = v->next)
+        if (vm_device_is_pci(v->kind))
+            rc = check_function(c, v, e);
     return rc;
 }
 

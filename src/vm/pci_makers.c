@@ -1,11 +1,15 @@
 /* Each kind of device, from its description. */
+#include "dev/ahci.h"
 #include "dev/irqtest_pci.h"
 #include "dev/pvpanic.h"
+#include "dev/virtio_blk.h"
 #include "dev/virtio_console.h"
 #include "dev/virtio_rng.h"
 #include "pci/msi.h"
 #include "pci/port.h"
 #include "vm/pci_devices_priv.h"
+
+#include "base/bits.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,6 +23,11 @@ static int no_memory(const struct vm_device *v, struct err *e)
 static struct pci_bus *bus_of(const struct pci_devices *d, const struct vm_device *v)
 {
     return v->parent ? pci_host_bus(d->cfg.host, v->parent->id) : NULL;
+}
+
+static const char *serial_of(const struct vm_device *v)
+{
+    return v->serial ? v->serial : v->disk->serial;
 }
 
 /* Every destroy and reset takes the device's own type. */
@@ -67,6 +76,27 @@ static int make_irq_test(struct pci_devices *d, const struct vm_device *v, void 
 }
 ENDS(irq_test, irqtest_pci)
 
+/* ---- disks ---- */
+
+static int make_ahci(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
+{
+    struct ahci_config c = {.host = d->cfg.host, .bus = bus_of(d, v), .devfn = (uint8_t)v->addr, .trace = d->cfg.trace};
+    struct ahci *a;
+    int rc = device_loop(d, v, v->id ? v->id : "ahci", &c.loop, e);
+    for (const struct vm_device *hd = d->cfg.cfg->dev.devices; hd && !rc; hd = hd->next) {
+        if (hd->kind != VM_DEVICE_IDE_HD || hd->parent != v)
+            continue;
+        c.disk[hd->port].serial = serial_of(hd);
+        c.disk[hd->port].model = hd->model;
+        rc = device_block(d, hd->disk, c.loop, &c.disk[hd->port].block, e);
+    }
+    if (rc || (rc = ahci_create(&c, &a, e)))
+        return rc;
+    *dev = a;
+    return 0;
+}
+ENDS(ahci, ahci)
+
 /* ---- virtio ---- */
 
 static struct virtio_options virtio_options(const struct vm_device *v)
@@ -80,6 +110,37 @@ static struct virtio_options virtio_options(const struct vm_device *v)
                                    .vectors = v->vectors == VM_ANY ? 0 : v->vectors,
                                    .no_msix = v->vectors == 0};
 }
+
+static bool writethrough(const struct vm_device *v)
+{
+    enum block_cache c = v->disk->image.cache;
+    return v->write_cache == VM_OFF ||
+           (v->write_cache == VM_AUTO && (c == BLOCK_WRITETHROUGH || c == BLOCK_DIRECTSYNC));
+}
+
+static int make_blk(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
+{
+    uint64_t cpus = d->cfg.cfg->smp.cpus;
+    struct virtio_blk_config c = {.host = d->cfg.host,
+                                  .bus = bus_of(d, v),
+                                  .devfn = (uint8_t)v->addr,
+                                  .serial = serial_of(v),
+                                  .queues = (uint16_t)(v->queues ? v->queues : min_u64(cpus, VM_BLK_QUEUES_MAX)),
+                                  .queue_size = (uint16_t)v->queue_size,
+                                  .writethrough = writethrough(v),
+                                  .no_config_wce = v->config_wce_off,
+                                  .no_discard = v->discard_off,
+                                  .no_write_zeroes = v->write_zeroes_off,
+                                  .options = virtio_options(v)};
+    struct ioloop *loop;
+    struct virtio_blk *b;
+    int rc = v->loop ? device_loop(d, v->loop, v->loop->id, &loop, e) : device_loop(d, v, v->disk->image.id, &loop, e);
+    if (rc || (rc = device_block(d, v->disk, loop, &c.block, e)) || (rc = virtio_blk_create(&c, &b, e)))
+        return rc;
+    *dev = b;
+    return 0;
+}
+ENDS(blk, virtio_blk)
 
 static int make_rng(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
 {
@@ -185,6 +246,8 @@ static void destroy_pvpanic(void *dev)
 
 const struct device_ops device_ops[VM_DEVICE_KINDS] = {
     [VM_DEVICE_ROOT_PORT] = {make_root_port, NULL, destroy_root_port},
+    [VM_DEVICE_AHCI] = {make_ahci, reset_ahci, destroy_ahci},
+    [VM_DEVICE_VIRTIO_BLK] = {make_blk, reset_blk, destroy_blk},
     [VM_DEVICE_VIRTIO_RNG] = {make_rng, reset_rng, destroy_rng},
     [VM_DEVICE_VIRTIO_SERIAL] = {make_consoles, reset_consoles, destroy_consoles},
     [VM_DEVICE_PVPANIC] = {make_pvpanic, NULL, destroy_pvpanic},

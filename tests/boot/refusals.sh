@@ -60,4 +60,14 @@ refuse 1 "no 'avx512f'" -kernel zeros -accel soft -cpu max,avx512f=on
 refuse 2 "-sandbox off" -kernel zeros -sandbox on,spawn=allow
 refuse 1 "nowhere" -kernel zeros -serial file:nowhere/log
 refuse 1 "nowhere" -kernel zeros -d irq -D nowhere/trace
+
+# Disks and networks; what was opened before the failure is closed again.
+head -c 1048576 /dev/zero >disk
+refuse 2 "virt-get-kernel" -hda disk
+refuse 2 "'if'" -kernel zeros -drive file=disk,iff=virtio
+refuse 2 "if=virtio" -kernel zeros -drive file=disk,if=none,id=d
+refuse 2 "netdev=n" -kernel zeros -netdev user,id=n
+refuse 1 "deterministic" -kernel zeros -machine deterministic=on -hda disk
+refuse 1 "missing" -kernel zeros -drive file=disk,format=raw -hdb missing
+refuse 1 "not a kernel" -kernel zeros -drive file=disk,format=raw,if=virtio
 exit $failed
