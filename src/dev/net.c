@@ -177,6 +177,11 @@ void net_resume(struct net *n)
     n->ops->resume(n);
 }
 
+void net_lost(struct net *n)
+{
+    net_drop(n);
+}
+
 void net_set_peer(struct net *n, const struct net_peer *peer)
 {
     n->plugged = peer != NULL;

@@ -84,5 +84,6 @@ void net_send(struct net *n, const struct net_hdr *hdr, const struct iovec *fram
 /* No more frames for now: send what was gathered (one system call for many where the kind can). */
 void net_flush(struct net *n);
 void net_resume(struct net *n); /* the peer has room again */
+void net_lost(struct net *n);   /* the peer lost a frame, of either direction: it is counted */
 
 #endif
