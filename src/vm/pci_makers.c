@@ -4,6 +4,7 @@
 #include "dev/pvpanic.h"
 #include "dev/virtio_blk.h"
 #include "dev/virtio_console.h"
+#include "dev/virtio_net.h"
 #include "dev/virtio_rng.h"
 #include "pci/msi.h"
 #include "pci/port.h"
@@ -142,6 +143,26 @@ static int make_blk(struct pci_devices *d, const struct vm_device *v, void **dev
 }
 ENDS(blk, virtio_blk)
 
+static int make_net(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
+{
+    uint64_t pairs = v->queues ? v->queues : d->cfg.cfg->smp.cpus;
+    struct virtio_net_config c = {.host = d->cfg.host,
+                                  .bus = bus_of(d, v),
+                                  .devfn = (uint8_t)v->addr,
+                                  .queue_pairs = (uint16_t)(v->mq ? min_u64(pairs, VM_NET_PAIRS_MAX) : 1),
+                                  .queue_size = (uint16_t)v->queue_size,
+                                  .options = virtio_options(v)};
+    struct ioloop *loop;
+    struct virtio_net *n;
+    memcpy(c.mac, v->mac, sizeof c.mac);
+    int rc = device_net_loop(d, &loop, e);
+    if (rc || (rc = device_net(d, v->net, loop, &c.net, e)) || (rc = virtio_net_create(&c, &n, e)))
+        return rc;
+    *dev = n;
+    return 0;
+}
+ENDS(net, virtio_net)
+
 static int make_rng(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
 {
     struct virtio_rng_config c = {
@@ -248,6 +269,7 @@ const struct device_ops device_ops[VM_DEVICE_KINDS] = {
     [VM_DEVICE_ROOT_PORT] = {make_root_port, NULL, destroy_root_port},
     [VM_DEVICE_AHCI] = {make_ahci, reset_ahci, destroy_ahci},
     [VM_DEVICE_VIRTIO_BLK] = {make_blk, reset_blk, destroy_blk},
+    [VM_DEVICE_VIRTIO_NET] = {make_net, reset_net, destroy_net},
     [VM_DEVICE_VIRTIO_RNG] = {make_rng, reset_rng, destroy_rng},
     [VM_DEVICE_VIRTIO_SERIAL] = {make_consoles, reset_consoles, destroy_consoles},
     [VM_DEVICE_PVPANIC] = {make_pvpanic, NULL, destroy_pvpanic},
