@@ -39,13 +39,18 @@ static uint64_t ram_room(const struct ram *r, gpa_t gpa)
     return gpa < r->high_size ? r->high_size - gpa : 0;
 }
 
+/* Where Windows' form of messages is offered, addresses above 4 GiB are messages too, but not where there is RAM. */
+static bool is_message(const struct pci_host_config *c, uint64_t addr)
+{
+    return unlikely(remap_claims(c->remap, addr)) && !(addr >> 32 && ram_room(c->ram, addr));
+}
+
 void *pci_dma_map(struct pci_func *f, uint64_t addr, uint64_t *len, bool write)
 {
     const struct ram *ram = f->host->cfg.ram;
     gpa_t gpa;
     uint64_t room;
-    if (!pci_func_masters(f) || (write && remap_claims(f->host->cfg.remap, addr)) ||
-        !translate(f, addr, write, &gpa, &room))
+    if (!pci_func_masters(f) || (write && is_message(&f->host->cfg, addr)) || !translate(f, addr, write, &gpa, &room))
         return NULL;
     if (addr < INT_FIRST)
         room = min_u64(room, INT_FIRST - addr);
@@ -117,7 +122,7 @@ static bool message(struct pci_func *f, uint64_t addr, const void *buf, uint64_t
 
 bool pci_dma_write(struct pci_func *f, uint64_t addr, const void *buf, uint64_t len)
 {
-    if (unlikely(remap_claims(f->host->cfg.remap, addr)))
+    if (is_message(&f->host->cfg, addr))
         return message(f, addr, buf, len);
     for (const uint8_t *at = buf; len;) {
         uint64_t n = len;

@@ -1,10 +1,10 @@
 /* What a function reads and writes of guest memory: by its own addresses, through the remapping unit if it is behind
  * one. VT-d, "DMA Remapping"; 48882, "I/O Page Tables for Host Translations".
  *
- * Blocked accesses (no bus mastering, no RAM there, no translation) fail; the unit has recorded its fault. A write to
- * an interrupt address is a message, and goes to the translator, not to memory. What was written is told to whoever
- * watches RAM (ram_written()). Order: each call's bytes are written before a later call's, and before an interrupt the
- * same thread sends.
+ * Blocked accesses (no bus mastering, no RAM there, no translation) fail; the unit has recorded its fault. Other
+ * functions' BARs are no memory. A write of an aligned doubleword to an interrupt address is a message, and goes to the
+ * translator, not to memory. What was written is told to whoever watches RAM (ram_written()). Order: each call's bytes
+ * are written before a later call's, and before an interrupt the same thread sends.
  */
 #ifndef HEC_PCI_DMA_H
 #define HEC_PCI_DMA_H

@@ -239,6 +239,29 @@ static void a_write_to_fee00000_is_a_message(void **state)
     }
 }
 
+/* Windows' form of messages has addresses above 4 GiB: what is RAM there stays RAM. */
+static void messages_above_4_gib_are_not_in_ram(void **state)
+{
+    struct pci_rig r;
+    struct pci_func f;
+    uint32_t data = 0x61;
+    rig_init(&r);
+    r.remap.windows_high = true;
+    r.ram.high = r.ram.low; /* RAM at 4 GiB, up to 1FEE01000h */
+    r.ram.high_size = 0xfee01000;
+    pci_func_setup(&f, DEV & ~7u, 1, 2, 3, 4);
+    assert_int_equal(pci_host_add(&r.host, NULL, &f, &r.f.err), 0);
+    cfg_wr(&r, 0, f.devfn, PCI_COMMAND, 2, PCI_CMD_MASTER);
+    uint64_t len = 4;
+    assert_non_null(pci_dma_map(&f, UINT64_C(0x1fee00000), &len, true));
+    assert_null(pci_dma_map(&f, UINT64_C(0x1fee01000), &len, true));
+    assert_true(pci_dma_write(&f, UINT64_C(0x1fee01000), &data, 4));
+    assert_int_equal(r.sent, 1);
+    assert_int_equal(r.irq[0].dest, 0x101);
+    r.ram.high = NULL;
+    rig_fini(&r);
+}
+
 static void pieces_are_joined(void **state)
 {
     struct rig s;
@@ -441,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_go_where_the_address_says),
         cmocka_unit_test(a_write_to_fee00000_is_a_message),
+        cmocka_unit_test(messages_above_4_gib_are_not_in_ram),
         cmocka_unit_test(pieces_are_joined),
         cmocka_unit_test(a_unit_that_is_off_is_not_there),
         cmocka_unit_test(pages_go_where_the_tables_say),
