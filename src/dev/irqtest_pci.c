@@ -100,7 +100,7 @@ static void bar_write(void *dev, uint64_t off, unsigned size, uint64_t val)
     }
     pthread_mutex_lock(&t->lock);
     if (in_buffer)
-        memcpy(t->buffer + off - IRQTEST_PCI_BUFFER, &val, size);
+        memcpy(t->buffer + (off - IRQTEST_PCI_BUFFER), &val, size);
     else if (off == IRQTEST_PCI_DMA_GO)
         *reg(t, IRQTEST_PCI_DMA_GO) = move(t, (uint32_t)val);
     else
