@@ -13,6 +13,8 @@
 enum { EXP_FLAGS = 0x02, EXP_SLTCAP = 0x14, EXP_SLTSTA = 0x1a, EXP_RTCTL = 0x1c, EXP_RTSTA = 0x20 };
 #define FLAGS_SLOT      0x0100u
 #define SLTSTA_PRESENCE 0x0040u
+#define EXT_ACS         0x0d
+#define ACS_ALL         0x001f /* source validation, translation blocking, redirection, upstream forwarding */
 
 static struct pci_port *port_of(struct pci_func *f)
 {
@@ -86,6 +88,15 @@ static void describe_slot(struct pci_func *f, uint8_t slot)
     f->w1cmask[at + EXP_RTSTA + 2] = 1;
 }
 
+/* PCI Express Base 5.0, 7.7.8 "ACS Extended Capability": nothing here goes from one function to another, so all that
+ * keeps functions apart is true whatever is switched on, and a guest may put each in a group of its own. */
+static void describe_acs(struct pci_func *f)
+{
+    unsigned at = pci_func_add_ext_cap(f, EXT_ACS, 1, 8);
+    st16(f->config + at + 4, ACS_ALL);
+    st16(f->wmask + at + 6, ACS_ALL);
+}
+
 int pci_port_init(struct pci_port *p, struct pci_host *h, uint8_t devfn, const char *id, uint8_t slot, struct err *e)
 {
     struct pci_func *f = &p->func;
@@ -95,6 +106,7 @@ int pci_port_init(struct pci_port *p, struct pci_host *h, uint8_t devfn, const c
     f->ops = &port_ops;
     describe_bridge(f);
     describe_slot(f, slot);
+    describe_acs(f);
     pci_func_intx(f, 1);
     int rc = pci_func_add_msi(f, 1, e);
     if (!rc)

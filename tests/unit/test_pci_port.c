@@ -61,6 +61,9 @@ static void buses_are_known_by_name(void **state)
     assert_int_equal(cfg_rd(&s.r, 0, PORT, e + 2, 2), 0x142);
     assert_int_equal(cfg_rd(&s.r, 0, PORT, e + 0x1a, 2), 0x40); /* something is in the slot */
     assert_int_equal(cfg_rd(&s.r, 0, PORT2, e + 0x1a, 2), 0);
+    assert_int_equal(cfg_rd(&s.r, 0, PORT, 0x100, 4), 0x0001000d);
+    cfg_wr(&s.r, 0, PORT, 0x104, 4, 0xffffffff);
+    assert_int_equal(cfg_rd(&s.r, 0, PORT, 0x104, 4), 0x001f001f);
     done(&s);
 }
 
