@@ -173,6 +173,7 @@ static void storm_init(struct storm *s)
 {
     memset(s, 0, sizeof *s);
     vr_init(&s->r);
+    s->r.pci.ram.watch.written = NULL; /* the rig's would be a barrier after each store */
     s->seed = 1;
     ioloop_bell_init(&s->bell, storm_bell, s);
     struct virtio_pci_setup setup = {.host = &s->r.pci.host,
