@@ -8,6 +8,7 @@
  * full, and then ends the process (4.7: soread()). So a hang-up is told as readable or, if it did not want to read, as
  * writable.
  */
+#include "dev/net_gro.h"
 #include "dev/net_user_priv.h"
 
 #include "base/clock.h"
@@ -19,8 +20,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define QUEUE_HIGH   256u  /* frames that wait for the guest: nothing more is read from sockets */
-#define QUEUE_MAX    4096u /* more are dropped */
+#define QUEUE_HIGH   (1u << 20)  /* bytes that wait for the guest: nothing more is read from sockets */
+#define QUEUE_MAX    (16u << 20) /* what is more is dropped */
 #define SOCKETS_MAX  32768u
 #define SPARE_FDS    256u                /* for the rest of the process */
 #define CHEAP_PASS   UINT64_C(20000)     /* ns; one that took less is made whenever it is due */
@@ -49,6 +50,7 @@ struct user_timer {
 
 struct waiting {
     struct waiting *next;
+    struct net_hdr hdr;
     size_t len;
     uint8_t frame[];
 };
@@ -70,8 +72,9 @@ struct net_user {
     uint64_t not_before;      /* host ns */
     uint64_t no_accept_until; /* host ns */
     bool accept_told, accept_done;
+    struct net_gro *gro; /* (c) */
     struct waiting *first, **last;
-    unsigned waits;
+    size_t waits; /* bytes */
 };
 
 static struct net_user *of(struct net *n)
@@ -86,14 +89,13 @@ static void want_pass(struct net_user *u)
 
 /* ---- to the guest ---- */
 
-static bool give(struct net_user *u, const void *frame, size_t len)
+static bool give(struct net_user *u, const struct net_hdr *hdr, const void *frame, size_t len)
 {
-    static const struct net_hdr right = {.flags = NET_HDR_DATA_VALID};
     struct iovec iov = {(void *)frame, len};
-    return net_deliver(&u->n, &right, &iov, 1, len);
+    return net_deliver(&u->n, hdr, &iov, 1, len);
 }
 
-static void wait_for_room(struct net_user *u, const void *frame, size_t len)
+static void wait_for_room(struct net_user *u, const struct net_hdr *hdr, const void *frame, size_t len)
 {
     struct waiting *w = u->waits < QUEUE_MAX ? malloc(sizeof *w + len) : NULL;
     if (!w) {
@@ -101,18 +103,29 @@ static void wait_for_room(struct net_user *u, const void *frame, size_t len)
         return;
     }
     w->next = NULL;
+    w->hdr = *hdr;
     w->len = len;
     memcpy(w->frame, frame, len);
     *u->last = w;
     u->last = &w->next;
-    u->waits++;
+    u->waits += len;
+}
+
+static void to_guest(void *opaque, const struct net_hdr *hdr, const uint8_t *frame, size_t len)
+{
+    struct net_user *u = opaque;
+    if (u->first || !give(u, hdr, frame, len))
+        wait_for_room(u, hdr, frame, len);
 }
 
 static ssize_t send_packet(const void *frame, size_t len, void *opaque)
 {
+    static const struct net_hdr right = {.flags = NET_HDR_DATA_VALID};
     struct net_user *u = opaque;
-    if (u->first || !give(u, frame, len))
-        wait_for_room(u, frame, len);
+    if ((u->n.peer.offloads & (NET_CSUM | NET_TSO4)) == (NET_CSUM | NET_TSO4))
+        net_gro_add(u->gro, frame, len);
+    else
+        to_guest(u, &right, frame, len);
     return (ssize_t)len;
 }
 
@@ -122,7 +135,7 @@ static void drop_first(struct net_user *u)
     u->first = w->next;
     if (!u->first)
         u->last = &u->first;
-    u->waits--;
+    u->waits -= w->len;
     free(w);
 }
 
@@ -135,7 +148,7 @@ static void user_resume(struct net *n)
 {
     struct net_user *u = of(n);
     bool was = crowded(u);
-    while (u->first && give(u, u->first->frame, u->first->len))
+    while (u->first && give(u, &u->first->hdr, u->first->frame, u->first->len))
         drop_first(u);
     if (was && !crowded(u))
         want_pass(u);
@@ -157,8 +170,10 @@ static void user_send(struct net *n, const struct net_hdr *hdr, const struct iov
     want_pass(u);
 }
 
+/* Answers to what the guest has sent go out together. */
 static void user_flush(struct net *n)
 {
+    net_gro_flush(of(n)->gro);
 }
 
 /* ---- descriptors ---- */
@@ -346,6 +361,7 @@ static void run_pass(struct net_user *u)
     u->gen++;
     slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
     sweep(u);
+    net_gro_flush(u->gro);
     uint64_t now = clock_host_ns(), at = now + timeout_ms * NS_PER_MS;
     if (u->no_accept_until)
         at = min_u64(at, u->no_accept_until);
@@ -384,6 +400,7 @@ static void timer_fired(void *opaque)
 {
     struct user_timer *t = opaque;
     slirp_handle_timer(t->u->slirp, t->id, t->opaque);
+    net_gro_flush(t->u->gro);
     want_pass(t->u);
 }
 
@@ -486,6 +503,20 @@ static int user_attach(struct net *n, struct err *e)
     return 0;
 }
 
+static void free_parts(struct net_user *u)
+{
+    for (int i = 0; i < u->fds; i++)
+        free(u->fd[i]);
+    while (u->first)
+        drop_first(u);
+    free(u->fd);
+    free(u->live);
+    net_user_frags_destroy(u->filter.frags);
+    net_gro_destroy(u->gro);
+    free(u->scratch);
+    free(u->setup);
+}
+
 static void user_close(struct net *n)
 {
     struct net_user *u = of(n);
@@ -497,15 +528,7 @@ static void user_close(struct net *n)
         sweep(u);
         ioloop_bell_remove(n->loop, &u->pass);
     }
-    for (int i = 0; i < u->fds; i++)
-        free(u->fd[i]);
-    while (u->first)
-        drop_first(u);
-    free(u->fd);
-    free(u->live);
-    net_user_frags_destroy(u->filter.frags);
-    free(u->scratch);
-    free(u->setup);
+    free_parts(u);
 }
 
 static const struct net_ops user_ops = {
@@ -527,25 +550,23 @@ static unsigned raise_fd_limit(void)
 int net_user_open(const struct net_config *c, struct net **out, struct err *e)
 {
     struct net_user *u = calloc(1, sizeof *u);
-    struct user_setup *setup = calloc(1, sizeof *setup);
-    uint8_t *scratch = malloc(NET_FRAME_MAX);
-    struct user_frags *frags = net_user_frags_create();
-    int rc =
-        u && setup && scratch && frags ? net_user_setup(c, setup, e) : err_set(e, -ENOMEM, "network user: no memory");
+    if (!u)
+        return err_set(e, -ENOMEM, "network user: no memory");
+    u->n.ops = &user_ops;
+    u->n.native = NET_CSUM | NET_TSO4 | NET_ECN;
+    u->last = &u->first;
+    u->setup = calloc(1, sizeof *u->setup);
+    u->scratch = malloc(NET_FRAME_MAX);
+    u->gro = net_gro_create(to_guest, u);
+    u->filter = (struct user_filter){.restricted = c->restricted, .frags = net_user_frags_create()};
+    int rc = u->setup && u->scratch && u->gro && u->filter.frags ? net_user_setup(c, u->setup, e)
+                                                                 : err_set(e, -ENOMEM, "network user: no memory");
     if (rc) {
-        net_user_frags_destroy(frags);
-        free(scratch);
-        free(setup);
+        free_parts(u);
         free(u);
         return rc;
     }
-    u->n.ops = &user_ops;
-    u->n.native = NET_CSUM | NET_TSO4 | NET_ECN;
-    u->setup = setup;
-    u->scratch = scratch;
-    u->filter = (struct user_filter){.restricted = c->restricted, .frags = frags};
     u->socket_max = raise_fd_limit();
-    u->last = &u->first;
     *out = &u->n;
     return 0;
 }

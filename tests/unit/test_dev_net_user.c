@@ -65,7 +65,7 @@ struct guest {
     struct conn conn[65536];
     bool echo, mute;      /* mute: nothing is acknowledged */
     uint16_t window, mss; /* mss 0: not said */
-    unsigned arp_replies, offers, pings, solicitations;
+    unsigned large, arp_replies, offers, pings, solicitations;
     uint8_t last[1600];
     size_t last_len;
     uint8_t *sink; /* received bytes go there */
@@ -156,13 +156,14 @@ static void tcp_data(struct guest *g, struct conn *c, unsigned sport, unsigned d
         tcp_send(g, dport, sport, ACK | PSH, data, g->echo ? len : 0);
 }
 
-static void tcp_frame(struct guest *g, const uint8_t *f, size_t len)
+static void tcp_frame(struct guest *g, const uint8_t *f, size_t len, bool large)
 {
     unsigned sport = get16(f + L4), dport = get16(f + L4 + 2), flags = f[L4 + 13];
     size_t head = L4 + (f[L4 + 12] >> 4) * 4u, n = 14 + get16(f + 16) - head;
     struct conn *c = &g->conn[sport];
     assert_true(head + n <= len);
-    assert_int_equal(add_sum(f + L4, head + n - L4, add_sum(f + 26, 8, 6 + (uint32_t)(head + n - L4))), 0xffff);
+    if (!large)
+        assert_int_equal(add_sum(f + L4, head + n - L4, add_sum(f + 26, 8, 6 + (uint32_t)(head + n - L4))), 0xffff);
     if (flags & ACK)
         c->acked = get32(f + L4 + 8);
     if (flags & RST) {
@@ -191,13 +192,14 @@ static void step(struct guest *g)
     struct rig_frame *f = card_take(&g->card);
     unsigned type = get16(f->bytes + 12);
     if (f->has_hdr)
-        assert_int_equal(f->hdr.flags, NET_HDR_DATA_VALID);
+        assert_int_equal(f->hdr.flags, f->hdr.gso_type ? NET_HDR_NEEDS_CSUM : NET_HDR_DATA_VALID);
+    g->large += f->hdr.gso_type != 0;
     g->last_len = f->len < sizeof g->last ? f->len : sizeof g->last;
     memcpy(g->last, f->bytes, g->last_len);
     if (type == 0x0806)
         arp_reply(g, f->bytes);
     else if (type == 0x0800 && f->bytes[23] == 6)
-        tcp_frame(g, f->bytes, f->len);
+        tcp_frame(g, f->bytes, f->len, f->hdr.gso_type);
     else if (type == 0x0800 && f->bytes[23] == 17)
         g->offers += get16(f->bytes + L4 + 2) == 68;
     else if (type == 0x0800 && f->bytes[23] == 1)
@@ -207,7 +209,7 @@ static void step(struct guest *g)
     free(f);
 }
 
-static struct guest *guest_open(struct net_config *c)
+static struct guest *guest_open_with(struct net_config *c, unsigned offloads)
 {
     struct guest *g = calloc(1, sizeof *g);
     rig_init(&g->r);
@@ -216,8 +218,13 @@ static struct guest *guest_open(struct net_config *c)
     if (net_open(c, g->r.loop, &g->net, &g->r.err))
         fail_msg("%s", g->r.err.msg);
     g->window = 65535;
-    card_init(&g->card, g->net, NET_CSUM);
+    card_init(&g->card, g->net, offloads);
     return g;
+}
+
+static struct guest *guest_open(struct net_config *c)
+{
+    return guest_open_with(c, NET_CSUM);
 }
 
 static void guest_close(struct guest *g)
@@ -342,19 +349,19 @@ static void dhcp(void **state)
     guest_close(g);
 }
 
-static struct guest *open_with_forward(char *text, size_t size, unsigned *port)
+static struct guest *open_with_forward(char *text, size_t size, unsigned *port, unsigned offloads)
 {
     *port = free_port(SOCK_STREAM);
     snprintf(text, size, "tcp:127.0.0.1:%u-:%u", *port, GUEST_SSH);
     struct net_config c = {.hostfwd = {text}, .hostfwds = 1};
-    return guest_open(&c);
+    return guest_open_with(&c, offloads);
 }
 
 static void forwarded(void **state)
 {
     char text[64], back[5] = {0};
     unsigned port;
-    struct guest *g = open_with_forward(text, sizeof text, &port);
+    struct guest *g = open_with_forward(text, sizeof text, &port, NET_CSUM);
     g->echo = true;
     int fd = dial(port);
     assert_int_equal(send(fd, "hello", 5, 0), 5);
@@ -385,7 +392,7 @@ static void thousand(void **state)
         skip();
     r.rlim_cur = 256;
     setrlimit(RLIMIT_NOFILE, &r);
-    struct guest *g = open_with_forward(text, sizeof text, &port);
+    struct guest *g = open_with_forward(text, sizeof text, &port, NET_CSUM);
     getrlimit(RLIMIT_NOFILE, &r);
     assert_true(r.rlim_cur == r.rlim_max);
     g->echo = true;
@@ -431,12 +438,12 @@ static void *write_thread(void *opaque)
 }
 
 /* A card without room for a while loses nothing. */
-static void bulk_in(void **state)
+static void bulk_in(unsigned offloads)
 {
     enum { BYTES = 1 << 20 };
     char text[64];
     unsigned port;
-    struct guest *g = open_with_forward(text, sizeof text, &port);
+    struct guest *g = open_with_forward(text, sizeof text, &port, offloads);
     uint8_t *data = malloc(BYTES);
     g->sink = malloc(BYTES + 4096);
     for (size_t i = 0; i < BYTES; i++)
@@ -454,6 +461,7 @@ static void bulk_in(void **state)
     while (g->sunk < BYTES)
         step(g);
     assert_memory_equal(g->sink, data, BYTES);
+    assert_int_equal(g->large > 0, !!(offloads & NET_TSO4));
     struct net_stats st;
     net_stats(g->net, &st);
     assert_int_equal(st.dropped, 0);
@@ -462,6 +470,13 @@ static void bulk_in(void **state)
     free(data);
     free(g->sink);
     guest_close(g);
+}
+
+static void bulk(void **state)
+{
+    bulk_in(0);
+    bulk_in(NET_CSUM);
+    bulk_in(NET_CSUM | NET_TSO4); /* in large frames */
 }
 
 /* The guest's own connection to a program of the host, at the router's address. */
@@ -701,7 +716,7 @@ int main(void)
         cmocka_unit_test(dhcp),
         cmocka_unit_test(forwarded),
         cmocka_unit_test(thousand),
-        cmocka_unit_test(bulk_in),
+        cmocka_unit_test(bulk),
         cmocka_unit_test(large_out),
         cmocka_unit_test(reset_with_full_buffers),
         cmocka_unit_test(urgent_nonsense),
