@@ -1,12 +1,19 @@
 #!/bin/sh
-# contract.sh HECATON PAYLOAD CPUS [option...]
+# contract.sh ENGINE HECATON PAYLOAD CPUS [option...]
 set -u
-hecaton=$1
-payload=$2
-cpus=$3
-shift 3
-out=$(timeout 120 "$hecaton" -smp "$cpus" -m 64 -kernel "$payload" -append "cpus=$(printf %03d "$cpus")" -serial stdio \
-    -device isa-debug-exit -device pc-testdev "$@" </dev/null)
+engine=$1
+hecaton=$2
+payload=$3
+cpus=$4
+shift 4
+. "$(dirname "$0")/engine.sh"
+need_engine "$engine"
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+out=$(timeout 120 "$hecaton" -accel "$engine" -smp "$cpus" -m 64 -kernel "$payload" -append "cpus=$(printf %03d "$cpus")" \
+    -serial stdio -device isa-debug-exit -device pc-testdev "$@" </dev/null 2>"$said")
 status=$?
 echo "$out"
+cat "$said"
+! beyond_host "$said" || exit 77
 [ $status = 1 ] && echo "$out" | grep -q "contract: all well"

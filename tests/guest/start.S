@@ -1,4 +1,6 @@
 /* Multiboot 1 payload: header, entry, exception stubs. 32-bit, no paging, flat segments. */
+#include "return.h"
+
     .section .multiboot, "a"
     .align 4
     .long 0x1badb002, 0, -0x1badb002
@@ -47,7 +49,7 @@ gp_entry:
     movl %eax, 4(%esp)
     movl $0, fixup
     popl %eax
-    iret
+    INTERRUPT_RETURN
 
     .globl irq_entry
 irq_entry:
@@ -55,7 +57,7 @@ irq_entry:
     cld
     call on_irq
     popal
-    iret
+    INTERRUPT_RETURN
 
     .globl pit_entry
 pit_entry:
@@ -64,7 +66,7 @@ pit_entry:
     movb $0x20, %al
     outb %al, $0x20
     popl %eax
-    iret
+    INTERRUPT_RETURN
 
     .globl bad_entry
 bad_entry:

@@ -14,7 +14,7 @@ void payload(void)
     } nothing;
     print("ways: up\r\n");
     if (has_word(line, "triple"))
-        __asm__ volatile("lidt %0; int3" ::"m"(nothing));
+        __asm__ volatile("lidt %0; divl %1" ::"m"(nothing), "r"(0), "a"(1), "d"(0));
     if (has_word(line, "halt"))
         for (;;)
             __asm__ volatile("cli; hlt");

@@ -2,6 +2,8 @@
     .set AP_PAGE, 0x8000
     .set STACK_SHIFT, 9             /* 512 bytes a CPU; the stack's place tells the CPU */
 
+#include "../return.h"
+
     .section .multiboot, "a"
     .long 0x1badb002, 0, -0x1badb002
 
@@ -88,7 +90,7 @@ common:
     addl $4, %esp
     popa
     addl $4, %esp
-    iret
+    INTERRUPT_RETURN
 
     .data
     .align 8
