@@ -214,6 +214,8 @@ void machine_stats(struct machine *m, struct vm_stats *out)
 bool machine_stuck(struct machine *m)
 {
     struct runner_stats r;
+    if (machine_has(m, ENGINE_OWN_THREADS)) /* it cannot say, and its statistics cost a call a vCPU */
+        return false;
     runner_stats(m->runner, &r);
     return r.stuck;
 }

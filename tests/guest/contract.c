@@ -22,7 +22,7 @@ static void check(int ok, const char *what)
 }
 
 static uint64_t idt[256];
-static volatile uint32_t irqs, irr_seen, tmr_seen;
+static volatile uint32_t irqs, irr_seen, tmr_seen, isr_seen;
 
 static void gate(unsigned vector, char *entry)
 {
@@ -83,6 +83,7 @@ void on_irq(void)
     irqs++;
     irr_seen = io_read(0x10 + 2 * 20) & 1 << 14;
     tmr_seen = apic_read(0x180 + 0x20) & 1;
+    isr_seen = apic_read(0x100 + 0x20) & 1;
     outb(0x2014, 0);
     apic_write(0xb0, 0);
 }
@@ -174,9 +175,15 @@ static void ioapic(void)
     for (uint32_t i = 0; i < 1000000 && !irqs; i++)
         __asm__ volatile("pause");
     __asm__ volatile("cli");
-    check(irqs == 1, "a level comes once when its handler lowers it");
-    check(irr_seen && tmr_seen, "remote IRR and TMR while it is in service");
-    check(!(io_read(0x10 + 2 * 20) & 1 << 14), "EOI clears remote IRR");
+    check(irqs >= 1, "a level comes");
+    /* A KVM in software ends an interrupt when the CPU takes it, so that a level comes again before its handler can
+     * lower it. */
+    if (!has_word(command_line(), "auto-eoi")) {
+        check(irqs == 1, "a level comes once when its handler lowers it");
+        check(isr_seen, "it is in service while its handler runs");
+        check(irr_seen && tmr_seen, "remote IRR and TMR while it is in service");
+        check(!(io_read(0x10 + 2 * 20) & 1 << 14), "EOI clears remote IRR");
+    }
     io_write(0x10 + 2 * 20, 1 << 16);
 }
 

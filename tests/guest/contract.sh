@@ -8,9 +8,11 @@ cpus=$4
 shift 4
 . "$(dirname "$0")/engine.sh"
 need_engine "$engine"
+words="cpus=$(printf %03d "$cpus")"
+[ "$engine" != kvm ] || grep -qwE "vmx|svm" /proc/cpuinfo || words="$words auto-eoi"
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-out=$(timeout 120 "$hecaton" -accel "$engine" -smp "$cpus" -m 64 -kernel "$payload" -append "cpus=$(printf %03d "$cpus")" \
+out=$(timeout 120 "$hecaton" -accel "$engine" -smp "$cpus" -m 64 -kernel "$payload" -append "$words" \
     -serial stdio -device isa-debug-exit -device pc-testdev "$@" </dev/null 2>"$said")
 status=$?
 echo "$out"

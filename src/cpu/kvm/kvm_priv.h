@@ -34,6 +34,7 @@ struct kvm_vcpu {
     vcpu_idx_t idx;        /* (c) */
     apic_id_t id;          /* (c) and KVM's vCPU id */
     int fd;                /* (c) -1: not made */
+    int stats_fd;          /* (c) -1: none */
     struct kvm_run *run;   /* (c) shared with the kernel; immediate_exit is (a) */
     _Atomic uint32_t attn; /* (a) enum cpu_attn */
     _Atomic int tid;       /* (a) the thread that is in vcpu_run(), 0: none */

@@ -1,6 +1,6 @@
 /* KVM's binary statistics of vCPUs. Linux, Documentation/virt/kvm/api.rst, "KVM_GET_STATS_FD". The layout is the same
- * for all vCPUs, so it is read once; a vCPU's file is open only while its numbers are read, because there may be
- * thousands. */
+ * for all vCPUs, so it is read once. A vCPU's file is opened when the vCPU is made: asked for later, the
+ * kernel would wait until the vCPU leaves the guest, which may be never. */
 #include "cpu/kvm/kvm_priv.h"
 
 #include <stdlib.h>
@@ -44,16 +44,14 @@ static void learn(struct kvm_stats *s, int fd)
 static void read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
 {
     struct kvm_stats *s = &v->vm->stats;
-    int fd = kvm_io(v->vm->sys, v->fd, KVM_GET_STATS_FD, 0);
-    if (fd < 0)
+    if (v->stats_fd < 0)
         return;
     if (!s->looked)
-        learn(s, fd);
+        learn(s, v->stats_fd);
     s->looked = true;
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
-        if (!s->at[i] || pread(fd, &out[i], sizeof out[i], (off_t)s->at[i]) != (ssize_t)sizeof out[i])
+        if (!s->at[i] || pread(v->stats_fd, &out[i], sizeof out[i], (off_t)s->at[i]) != (ssize_t)sizeof out[i])
             out[i] = 0;
-    close(fd);
 }
 
 /* What came to this process is counted here, and never less than what the kernel says: it may not count it. */
