@@ -209,5 +209,6 @@ int kvm_apic_reset(struct engine_vm *evm, struct err *e)
             return err_set(e, rc, "vCPU %u (APIC ID %u): KVM does not reset its APIC%s: %s", i, vm->cfg.ids[i].id,
                            vm->cfg.firmware_x2apic ? " to x2APIC mode" : "", strerror(-rc));
     }
-    return 0;
+    int rc = vm->cfg.irqchip == ENGINE_IRQCHIP_KERNEL ? kvm_chips_reset(vm) : 0;
+    return rc ? err_set(e, rc, "KVM does not reset its PIC and I/O APIC: %s", strerror(-rc)) : 0;
 }

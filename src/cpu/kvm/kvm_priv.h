@@ -6,7 +6,7 @@
  *          kvm_cpuid.c   CPUID
  *          kvm_run.c     vcpu_run(), kicks, exits; kvm_report.c what to say when it ends badly
  *          kvm_irq.c     behind irq_port: messages, pins, GSI routes, eventfds
- *          kvm_state.c kvm_apic.c   struct cpu_state and cpu_apic
+ *          kvm_state.c kvm_apic.c   struct cpu_state and cpu_apic; kvm_chips.c the kernel's other chips
  *          kvm_dirty.c kvm_stats.c kvm_inhibit.c
  *
  * Everything is allocated by vm_create(), so that what runs later can't run out of memory of its own.
@@ -167,6 +167,10 @@ bool kvm_msr_set(struct kvm_vcpu *v, uint32_t msr, uint64_t val);
 void kvm_get_apic(struct engine_vcpu *v, struct cpu_apic *out);
 bool kvm_set_apic(struct engine_vcpu *v, const struct cpu_apic *in);
 int kvm_apic_reset(struct engine_vm *vm, struct err *e);
+
+/* ---- kvm_chips.c ---- */
+/* Power-on reset of the kernel's PIC and I/O APIC. -errno. */
+int kvm_chips_reset(struct kvm_vm *vm);
 
 /* ---- kvm_dirty.c ---- */
 void kvm_dirty_init(struct kvm_vm *vm);
