@@ -283,6 +283,10 @@ static int open_overlay(struct block *b, const struct block_tuning *t, struct er
 static int open_base(struct block *b, const struct block_config *c, const struct block_tuning *t, struct err *e)
 {
     const char *format = NULL;
+    if (t->base) {
+        b->base = t->base;
+        return 0;
+    }
     if (block_nbd_is_address(c->file)) {
         if (c->format && strcmp(c->format, "raw") != 0)
             return err_set(e, -EINVAL, "-drive %s: %s: an NBD server serves what is in an image: leave format=%s out",

@@ -69,13 +69,13 @@ static uint64_t run_in_word(const struct block_map *m, uint64_t at, uint64_t end
 
 uint64_t block_map_run(const struct block_map *m, uint64_t off, uint64_t len, bool *overlay)
 {
-    uint64_t first = off / BLOCK_SECTOR, end = (off + len) / BLOCK_SECTOR, at = first;
-    *overlay = is_marked(m, first);
+    uint64_t at = off / BLOCK_SECTOR, end = (off + len + BLOCK_SECTOR - 1) / BLOCK_SECTOR;
+    *overlay = is_marked(m, at);
     while (at < end) {
         uint64_t n = run_in_word(m, at, end, *overlay);
         at += n;
         if (!n || (at % 64 && at % LEAF_SECTORS))
             break;
     }
-    return (at - first) * BLOCK_SECTOR;
+    return min_u64(at * BLOCK_SECTOR - off, len);
 }

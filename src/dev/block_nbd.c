@@ -61,16 +61,18 @@ static void note_done(struct nbd *n, struct store_io *io, int64_t result)
     n->done_end = &io->next;
 }
 
-/* Errors the protocol has; a connection's are one to the guest. */
-static int64_t failure(int error)
+/* Errors the protocol has; a connection's are one to the guest, and so is a server's idea of what is valid, unless it
+ * is about a way to discard or zero. */
+static int64_t failure(const struct store_io *io, int error)
 {
     switch (error) {
     case EPERM:
     case ENOMEM:
-    case EINVAL:
     case ENOSPC:
     case EOPNOTSUPP:
         return -error;
+    case EINVAL:
+        return io->op > STORE_SYNC ? -EINVAL : -EIO;
     default:
         return -EIO;
     }
@@ -80,7 +82,7 @@ static int completed(void *opaque, int *error)
 {
     struct store_io *io = opaque;
     bool data = io->op == STORE_READ || io->op == STORE_WRITE;
-    note_done(of(io->store), io, *error ? failure(*error) : data ? (int64_t)io->len : 0);
+    note_done(of(io->store), io, *error ? failure(io, *error) : data ? (int64_t)io->len : 0);
     return 1; /* libnbd forgets the command */
 }
 
@@ -193,7 +195,7 @@ static void put(struct store *s, struct store_io *io)
     io->store = s;
     int64_t result = without_server(n, io);
     if (result == 1 && issue(n, io) < 0)
-        result = failure(nbd_get_errno());
+        result = failure(io, nbd_get_errno());
     if (result != 1)
         note_done(n, io, result);
     follow(n);

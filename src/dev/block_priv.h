@@ -115,7 +115,8 @@ struct block_map {
 
 struct block_tuning { /* for tests */
     bool no_uring;
-    unsigned align; /* at least this, for files */
+    unsigned align;     /* at least this, for files */
+    struct store *base; /* instead of the file; closed with the block */
 };
 
 struct block {
@@ -165,7 +166,7 @@ void block_map_fini(struct block_map *m);
 /* So that block_map_mark() of the range can't fail. 0 or -ENOMEM. */
 int block_map_reserve(struct block_map *m, uint64_t off, uint64_t len);
 void block_map_mark(struct block_map *m, uint64_t off, uint64_t len);
-/* How many bytes from `off`, at most `len`, lie in the same place, and whether that is the overlay. */
+/* How many bytes from `off` (any byte), at most `len`, lie in the same place, and whether that is the overlay. */
 uint64_t block_map_run(const struct block_map *m, uint64_t off, uint64_t len, bool *overlay);
 
 /* block_probe.c */
@@ -200,6 +201,7 @@ bool block_nbd_is_address(const char *file);
  * connection does, so it ends with us however we end; it has its own session, so a terminal's Ctrl-C is not for it. */
 struct block_server {
     pid_t pid; /* 0: none */
+    int pidfd; /* -1: the host has none */
     int log;   /* what it said */
     const char *program;
 };

@@ -227,6 +227,8 @@ static int run(const struct plan *p, struct block_server *s, int *theirs)
     free(env);
     if (rc)
         close(s->log);
+    else
+        s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
     return rc;
 }
 
@@ -235,7 +237,7 @@ int block_server_start(const struct block_config *c, const char *format, struct 
 {
     struct plan p;
     int ends[2];
-    *s = (struct block_server){.log = -1};
+    *s = (struct block_server){.log = -1, .pidfd = -1};
     int rc = make_plan(c, format, s, &p, e);
     if (rc)
         return rc;
@@ -260,18 +262,22 @@ void block_server_said(const struct block_server *s, char *line, size_t size)
     line[strcspn(line, "\n")] = 0;
 }
 
-static bool gone_within(pid_t pid, int ms)
+/* By a descriptor that was opened at the start: a sandbox may allow no new one. Without one, waitpid() waits. */
+static bool gone_within(const struct block_server *s, int ms)
 {
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    int n = 1;
-    if (fd >= 0) {
-        do
-            n = poll(&p, 1, ms);
-        while (n < 0 && errno == EINTR);
-        close(fd);
-    }
+    struct pollfd p = {.fd = s->pidfd, .events = POLLIN};
+    int n;
+    do
+        n = poll(&p, 1, ms);
+    while (n < 0 && errno == EINTR);
     return n > 0;
+}
+
+static void end_if_it_stays(const struct block_server *s)
+{
+    static const int signals[] = {SIGTERM, SIGKILL};
+    for (size_t i = 0; s->pidfd >= 0 && i < ARRAY_SIZE(signals) && !gone_within(s, PATIENCE_MS); i++)
+        syscall(SYS_pidfd_send_signal, s->pidfd, signals[i], NULL, 0);
 }
 
 static void reap(pid_t pid)
@@ -284,11 +290,10 @@ void block_server_end(struct block_server *s)
 {
     if (!s->pid)
         return;
-    if (!gone_within(s->pid, PATIENCE_MS))
-        kill(s->pid, SIGTERM);
-    if (!gone_within(s->pid, PATIENCE_MS))
-        kill(s->pid, SIGKILL);
+    end_if_it_stays(s);
     reap(s->pid);
+    if (s->pidfd >= 0)
+        close(s->pidfd);
     close(s->log);
     s->pid = 0;
 }

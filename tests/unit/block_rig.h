@@ -174,6 +174,44 @@ static inline int brig_flush(struct brig *r)
     return brig_do(r, BLOCK_FLUSH, 0, 0, NULL, 0);
 }
 
+/* ---- processes ---- */
+
+/* A child of this program that main() starts with "child", `what`, `file` and `arg`: a fork alone has no threads. Its
+ * descriptor 3 is `fd`. */
+static inline pid_t brig_child(const char *what, const char *file, unsigned arg, int fd)
+{
+    char number[16], exe[256];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    assert_true(n > 0);
+    exe[n] = 0;
+    snprintf(number, sizeof number, "%u", arg);
+    pid_t pid = fork();
+    if (pid)
+        return pid;
+    if (fd >= 0 && dup2(fd, 3) != 3)
+        _exit(126);
+    execl(exe, exe, "child", what, file, number, (char *)NULL);
+    _exit(127);
+}
+
+static inline int brig_wait(pid_t pid)
+{
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/* A child's rig, on its parent's file. */
+static inline struct brig *brig_in_child(const char *file)
+{
+    struct brig *r;
+    if (brig_set_up((void **)&r))
+        _exit(125);
+    rmdir(r->dir);
+    snprintf(r->file, sizeof r->file, "%s", file);
+    return r;
+}
+
 /* ---- numbers ---- */
 
 static inline uint64_t brig_random(uint64_t *s)
