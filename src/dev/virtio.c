@@ -45,10 +45,12 @@ static bool features_good(const struct virtio *v)
     return !(v->accepted & ~v->offered) && (v->accepted & must) == must;
 }
 
+/* 2.1.1 "Driver Requirements: Device Status Field": a driver clears no bit but by a reset, so what was set stays, and a
+ * device at work never reads as one that has been reset. */
 static void set_status(struct virtio *v, uint8_t status)
 {
     uint8_t rising = status & ~v->status;
-    v->status = (status & ~VIRTIO_NEEDS_RESET) | (v->status & VIRTIO_NEEDS_RESET);
+    v->status |= status & ~VIRTIO_NEEDS_RESET;
     if (rising & VIRTIO_FEATURES_OK && !features_good(v)) {
         TRACE(v, "features %#llx refused", (unsigned long long)v->accepted);
         v->status &= ~VIRTIO_FEATURES_OK;

@@ -148,6 +148,8 @@ static void a_reset_waits_for_what_is_in_flight(void **state)
     vq_kick(&q);
     vr_settle(&b.r);
     assert_int_equal(b.e.held, 1);
+    vd_set_status(&b.d, VIRTIO_NEEDS_RESET); /* not the driver's to set, and nothing is cleared */
+    assert_int_equal(vd_status(&b.d), 15);
     vd_set_status(&b.d, 0);
     vr_settle(&b.r);
     assert_int_not_equal(vd_status(&b.d), 0);
