@@ -104,6 +104,11 @@ static void a_stopped_port_takes_no_commands(void **state)
     assert_int_equal(px_rd(&r, 0, AHCI_PxCMD) & (CMD_CR | CMD_FR | CMD_ST), CMD_CR | CMD_FR | CMD_ST);
     assert_int_equal(received(&r, 0, RFIS_D2H)[0], 0x34); /* the reset's, which had waited for FRE */
     assert_int_equal(received(&r, 0, RFIS_D2H)[3], 1);
+    px_wr(&r, 2, AHCI_PxCMD, CMD_FRE); /* a frame may be on its way until the loop has seen both */
+    px_wr(&r, 2, AHCI_PxCMD, 0);
+    assert_int_equal(px_rd(&r, 2, AHCI_PxCMD) & CMD_FR, CMD_FR);
+    run(&r);
+    assert_int_equal(px_rd(&r, 2, AHCI_PxCMD) & CMD_FR, 0);
     port_start(&r, 1); /* nobody is there */
     assert_int_equal(px_rd(&r, 1, AHCI_PxCMD) & CMD_CR, 0);
     px_wr(&r, 1, AHCI_PxCI, 1);
