@@ -1,0 +1,151 @@
+#include "dev/e1000e_priv.h"
+
+#include "pci/msi.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define VENDOR_ID   0x8086
+#define DEVICE_ID   0x10d3
+#define CLASS_ETHER 0x020000
+#define MSIX_BAR    3u
+#define MSIX_PBA    0x2000u
+#define IO_SIZE     32u
+
+void e1k_count64(struct e1000e *n, unsigned low, uint64_t by)
+{
+    uint64_t old = e1k_get64(n, low), sum = old > UINT64_MAX - by ? UINT64_MAX : old + by;
+    e1k_set(n, low, (uint32_t)sum);
+    e1k_set(n, low + 4, (uint32_t)(sum >> 32));
+}
+
+/* ---- state; the loop's thread ---- */
+
+void e1k_reset_now(struct e1000e *n)
+{
+    trace(n->trace, TRACE_DEV, "e1000e: reset");
+    e1k_irq_reset(n);
+    e1k_regs_reset(n);
+    memset(n->tx, 0, sizeof n->tx);
+    atomic_store(&n->starved, false);
+    atomic_store(&n->mastering, true);
+    atomic_store(&n->resetting, false);
+    net_resume(n->net);
+}
+
+/* CTRL was written: a reset, or mastering off or on again. Nothing is under way on this thread, so it is true at once. */
+static void change_state(void *opaque)
+{
+    struct e1000e *n = opaque;
+    if (atomic_load(&n->resetting))
+        e1k_reset_now(n);
+    atomic_store(&n->mastering, !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF));
+}
+
+/* ---- the PCI function ---- */
+
+/* Function level reset: the loop does it; until then the card touches no memory. */
+static void function_reset(struct pci_func *f)
+{
+    struct e1000e *n = f->dev;
+    atomic_store(&n->resetting, true);
+    ioloop_ring(n->loop, &n->state_bell);
+}
+
+static const struct pci_func_ops func_ops = {.reset = function_reset};
+
+static int setup_function(struct e1000e *n, const struct e1000e_config *c, struct err *e)
+{
+    struct pci_func *f = &n->func;
+    pci_func_setup(f, c->devfn, VENDOR_ID, DEVICE_ID, CLASS_ETHER, 0);
+    pci_func_subsystem(f, VENDOR_ID, 0);
+    f->ops = &func_ops;
+    f->dev = n;
+    f->name = "e1000e";
+    pci_func_intx(f, 1);
+    pci_func_bar(f, 0,
+                 &(struct pci_bar){
+                     .kind = PCI_BAR_MEM32, .size = E1K_MMIO, .ops = &e1k_mmio_ops, .dev = n, .name = "e1000e"});
+    pci_func_bar(f, 2,
+                 &(struct pci_bar){
+                     .kind = PCI_BAR_IO, .size = IO_SIZE, .ops = &e1k_io_ops, .dev = n, .name = "e1000e ports"});
+    int rc = pci_func_add_msi(f, 1, e);
+    if (rc)
+        return rc;
+    pci_func_add_express(f, PCI_EXP_ENDPOINT);
+    return pci_func_add_msix(f, E1K_VECTORS, MSIX_BAR, 0, MSIX_PBA, e);
+}
+
+/* ---- lifecycle ---- */
+
+static void plug(void *opaque)
+{
+    struct e1000e *n = opaque;
+    struct net_peer p = {.receive = e1k_receive, .opaque = n};
+    e1k_reset_now(n);
+    net_set_peer(n->net, &p);
+}
+
+static void unplug(void *opaque)
+{
+    struct e1000e *n = opaque;
+    net_set_peer(n->net, NULL);
+    ioloop_timer_cancel(n->loop, &n->throttle);
+    ioloop_bell_remove(n->loop, &n->tx_bell);
+    ioloop_bell_remove(n->loop, &n->rx_bell);
+    ioloop_bell_remove(n->loop, &n->state_bell);
+    ioloop_bell_remove(n->loop, &n->finish);
+}
+
+static void free_card(struct e1000e *n)
+{
+    pci_func_fini(&n->func);
+    pthread_mutex_destroy(&n->lock);
+    free(n);
+}
+
+int e1000e_create(const struct e1000e_config *c, struct e1000e **out, struct err *e)
+{
+    struct e1000e *n = calloc(1, sizeof *n);
+    if (!n)
+        return err_set(e, -ENOMEM, "e1000e: no memory");
+    n->net = c->net;
+    n->loop = net_loop(c->net);
+    n->trace = c->host->cfg.trace;
+    memcpy(n->mac, c->mac, sizeof n->mac);
+    pthread_mutex_init(&n->lock, NULL);
+    ioloop_bell_init(&n->tx_bell, e1k_transmit, n);
+    ioloop_bell_init(&n->rx_bell, e1k_refill, n);
+    ioloop_bell_init(&n->state_bell, change_state, n);
+    ioloop_bell_init(&n->finish, e1k_finish, n);
+    ioloop_timer_init(&n->throttle, e1k_throttle_ends, n);
+    e1k_nvm_init(n);
+    int rc = setup_function(n, c, e);
+    if (!rc)
+        rc = pci_host_add(c->host, c->bus, &n->func, e);
+    if (rc) {
+        free_card(n);
+        return rc;
+    }
+    ioloop_call(n->loop, plug, n);
+    *out = n;
+    return 0;
+}
+
+static void power_on(void *opaque)
+{
+    e1k_reset_now(opaque);
+}
+
+void e1000e_reset(struct e1000e *n)
+{
+    ioloop_call(n->loop, power_on, n);
+}
+
+void e1000e_destroy(struct e1000e *n)
+{
+    if (!n)
+        return;
+    ioloop_call(n->loop, unplug, n);
+    free_card(n);
+}

@@ -1,0 +1,408 @@
+/* Receiving. 82574, 7.1 "Packet Reception". */
+#include "dev/e1000e_priv.h"
+#include "dev/net_frame.h"
+#include "dev/net_gso.h"
+
+#define DESC_LEN      16u
+#define SPLIT_LEN     32u /* a packet-split descriptor */
+#define SPLIT_BUFFERS 4u
+#define CRC_LEN       4u
+#define ETH_HEAD      14u
+#define SHORT_MAX     1522u /* the longest frame without RCTL.LPE, a VLAN tag included, without CRC's bytes */
+#define TYPE_IPV4     0x0800u
+#define TYPE_IPV6     0x86ddu
+
+/* 7.1.4 "Legacy Receive Descriptor Format", 7.1.5 "Extended Rx Descriptor": status and errors, in the extended
+ * descriptor's places. A legacy one has the errors at 47:40 of its second half. */
+enum rx_status {
+    RX_DD = 1u << 0,
+    RX_EOP = 1u << 1,
+    RX_IXSM = 1u << 2,
+    RX_VP = 1u << 3,
+    RX_UDPCS = 1u << 4,
+    RX_TCPCS = 1u << 5,
+    RX_IPCS = 1u << 6,
+    RX_TCPE = 1u << 29,
+    RX_IPE = 1u << 30
+};
+#define RX_ERRORS_LEGACY(s) ((s) >> 24)
+
+enum rx_format { RX_LEGACY, RX_EXTENDED, RX_SPLIT };
+enum { RFCTL_EXTEN = 1u << 15, RFCTL_IPV6_OFF = 1u << 10 };
+enum { RXCSUM_IPOFL = 1u << 8, RXCSUM_TUOFL = 1u << 9 };
+
+/* ---- filters. 7.1.1 "Packet Address Filtering" ---- */
+
+static bool exact(struct e1000e *n, const uint8_t *dest)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        uint32_t low = e1k_get(n, R_RA + 8 * i), high = e1k_get(n, R_RA + 8 * i + 4);
+        if (high >> 31 && low == ld32(dest) && (uint16_t)high == ld16(dest + 4))
+            return true;
+    }
+    return false;
+}
+
+static bool hashed(struct e1000e *n, const uint8_t *dest, uint32_t rctl)
+{
+    static const uint8_t shift[] = {4, 3, 2, 0};
+    unsigned hash = ld16(dest + 4) >> shift[rctl >> RCTL_MO_SHIFT & 3] & 0xfff;
+    return e1k_get(n, R_MTA + hash / 32 * 4) >> hash % 32 & 1;
+}
+
+static bool address_passes(struct e1000e *n, const uint8_t *dest, uint32_t rctl)
+{
+    static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    if (!memcmp(dest, broadcast, 6) && rctl & RCTL_BAM)
+        return true;
+    if (rctl & (dest[0] & 1 ? RCTL_MPE : RCTL_UPE))
+        return true;
+    return exact(n, dest) || (dest[0] & 1 && hashed(n, dest, rctl));
+}
+
+static bool is_tagged(struct e1000e *n, const uint8_t *head)
+{
+    return get16be(head + 12) == (uint16_t)e1k_get(n, R_VET);
+}
+
+static bool vlan_passes(struct e1000e *n, const uint8_t *head, uint32_t rctl)
+{
+    unsigned id = get16be(head + 14) & 0xfff;
+    return !(rctl & RCTL_VFE) || !is_tagged(n, head) || e1k_get(n, R_VFTA + id / 32 * 4) >> id % 32 & 1;
+}
+
+/* ---- checksums. 7.1.10 "Receive Packet Checksum Offloading" ---- */
+
+struct l4 {
+    size_t at, len; /* TCP or UDP, in the frame */
+    uint8_t proto;
+    uint64_t pseudo; /* sum of the addresses */
+};
+
+/* False: nothing this card looks into. Only headers within `have` bytes are read. */
+static bool find_ipv4(const uint8_t *ip, size_t have, size_t room, struct l4 *l, uint32_t *status, uint32_t rxcsum)
+{
+    size_t head = (ip[0] & 15u) * 4, total = get16be(ip + 2);
+    if (have < 20 || ip[0] >> 4 != 4 || head < 20 || head > have || total < head || total > room)
+        return false;
+    if (rxcsum & RXCSUM_IPOFL) {
+        *status |= RX_IPCS;
+        *status |= net_sum(ip, head) == 0xffff ? 0 : RX_IPE;
+    }
+    *l = (struct l4){.at = head, .len = total - head, .proto = ip[9], .pseudo = net_sum(ip + 12, 8)};
+    return !(get16be(ip + 6) & 0x3fff); /* no fragment */
+}
+
+static bool find_ipv6(const uint8_t *ip, size_t have, size_t room, struct l4 *l)
+{
+    if (have < 40 || ip[0] >> 4 != 6 || 40u + get16be(ip + 4) > room)
+        return false;
+    *l = (struct l4){.at = 40, .len = get16be(ip + 4), .proto = ip[6], .pseudo = net_sum(ip + 8, 32)};
+    return true;
+}
+
+static void check_l4(const struct iovec *frame, unsigned iovs, size_t at, const struct l4 *l, uint32_t *status)
+{
+    uint8_t tail[4] = {0, l->proto, (uint8_t)(l->len >> 8), (uint8_t)l->len}, field[2] = {1, 1};
+    bool udp = l->proto == 17;
+    if ((!udp && l->proto != 6) || l->len < (udp ? 8u : 20u))
+        return;
+    if (udp) {
+        uint8_t head[NET_HEAD_MAX];
+        size_t have = net_gather(frame, iovs, head, sizeof head);
+        if (at + 8 <= have)
+            memcpy(field, head + at + 6, 2);
+        if (!field[0] && !field[1])
+            return; /* the sender made none */
+    }
+    uint64_t sum = l->pseudo + net_sum(tail, 4) + net_sum_iov(frame, iovs, at, l->len);
+    *status |= RX_TCPCS | (udp ? RX_UDPCS : 0) | (net_fold(sum) == 0xffff ? 0 : RX_TCPE);
+}
+
+static uint32_t checksum_status(struct e1000e *n, const uint8_t *head, size_t have, const struct iovec *frame,
+                                unsigned iovs, size_t len)
+{
+    uint32_t rxcsum = e1k_get(n, R_RXCSUM), status = 0;
+    unsigned l3 = is_tagged(n, head) ? ETH_HEAD + 4 : ETH_HEAD, type = get16be(head + l3 - 2);
+    struct l4 l;
+    if (!(rxcsum & (RXCSUM_IPOFL | RXCSUM_TUOFL)) || have < l3 + 20u)
+        return RX_IXSM;
+    bool found = type == TYPE_IPV4   ? find_ipv4(head + l3, have - l3, len - l3, &l, &status, rxcsum)
+                 : type == TYPE_IPV6 ? find_ipv6(head + l3, have - l3, len - l3, &l)
+                                     : false;
+    if (found && rxcsum & RXCSUM_TUOFL)
+        check_l4(frame, iovs, l3 + l.at, &l, &status);
+    return status ? status : RX_IXSM;
+}
+
+/* ---- the ring ---- */
+
+struct ring {
+    uint64_t base;
+    uint32_t n, head, tail, desc_len;
+    enum rx_format format;
+    uint32_t room[SPLIT_BUFFERS]; /* bytes of a descriptor's buffers; one but for RX_SPLIT */
+    uint64_t total;               /* of all of them */
+};
+
+static uint32_t plain_buffer(uint32_t rctl)
+{
+    uint32_t flex = rctl >> RCTL_FLXBUF_SHIFT & 0xf, size = 2048u >> (rctl >> RCTL_BSIZE_SHIFT & 3);
+    if (flex)
+        return flex * 1024;
+    return rctl & RCTL_BSEX ? size * 16 : size;
+}
+
+/* 10.2.5.2 "Packet Split Receive Control Register". */
+static void split_buffers(struct e1000e *n, struct ring *r)
+{
+    uint32_t v = e1k_get(n, R_PSRCTL);
+    r->room[0] = (v & 0x7f) * 128;
+    r->room[1] = (v >> 8 & 0x3f) * 1024;
+    r->room[2] = (v >> 16 & 0x3f) * 1024;
+    r->room[3] = (v >> 24 & 0x3f) * 1024;
+}
+
+static bool open_ring(struct e1000e *n, struct ring *r)
+{
+    uint32_t rctl = e1k_get(n, R_RCTL);
+    *r = (struct ring){.base = e1k_get64(n, R_RDBAL), .head = e1k_get(n, R_RDH), .tail = e1k_get(n, R_RDT)};
+    r->format = rctl & RCTL_DTYP_SPLIT ? RX_SPLIT : e1k_get(n, R_RFCTL) & RFCTL_EXTEN ? RX_EXTENDED : RX_LEGACY;
+    r->desc_len = r->format == RX_SPLIT ? SPLIT_LEN : DESC_LEN;
+    r->n = e1k_get(n, R_RDLEN) / r->desc_len;
+    if (r->format == RX_SPLIT)
+        split_buffers(n, r);
+    else
+        r->room[0] = plain_buffer(rctl);
+    for (unsigned i = 0; i < SPLIT_BUFFERS; i++)
+        r->total += r->room[i];
+    return r->head < r->n && r->tail < r->n && r->total;
+}
+
+static uint32_t free_descriptors(const struct ring *r)
+{
+    return r->tail >= r->head ? r->tail - r->head : r->n - r->head + r->tail;
+}
+
+/* ---- one frame ---- */
+
+struct arriving {
+    struct iovec iov[NET_IOVS + 3]; /* what is left to store */
+    unsigned at, iovs;
+    size_t left, len; /* bytes */
+    uint32_t status;
+    uint16_t tag;
+};
+
+/* The next bytes of the frame to guest memory; a blocked buffer loses them, as the bus would. */
+static void store(struct e1000e *n, struct arriving *a, uint64_t addr, size_t len)
+{
+    while (len && a->at < a->iovs) {
+        struct iovec *v = &a->iov[a->at];
+        size_t part = min_u64(len, v->iov_len);
+        pci_dma_write(&n->func, addr, v->iov_base, part);
+        v->iov_base = (uint8_t *)v->iov_base + part;
+        v->iov_len -= part;
+        a->at += !v->iov_len;
+        addr += part;
+        len -= part;
+        a->left -= part;
+    }
+}
+
+/* DD is in the last quadword that is written. */
+static void write_plain(struct e1000e *n, const struct ring *r, uint64_t at, const struct arriving *a, uint64_t part,
+                        uint32_t status)
+{
+    uint64_t zero = 0, last;
+    if (r->format == RX_EXTENDED) {
+        last = status | part << 32 | (uint64_t)a->tag << 48;
+        pci_dma_write(&n->func, at, &zero, 8);
+    } else {
+        last = part | (uint64_t)(status & 0xff) << 32 | (uint64_t)(RX_ERRORS_LEGACY(status) & 0xff) << 40 |
+               (uint64_t)a->tag << 48;
+    }
+    pci_dma_write(&n->func, at + 8, &last, 8);
+}
+
+static void plain_descriptor(struct e1000e *n, const struct ring *r, uint64_t at, struct arriving *a)
+{
+    uint64_t addr = 0, part = min_u64(a->left, r->room[0]);
+    pci_dma_read(&n->func, at, &addr, 8);
+    store(n, a, addr, part);
+    write_plain(n, r, at, a, part, RX_DD | (a->left ? 0 : RX_EOP | a->status));
+}
+
+/* 7.1.6 "Packet Split Receive Descriptor": this card splits no headers, it fills one buffer after the other. */
+static void split_descriptor(struct e1000e *n, const struct ring *r, uint64_t at, struct arriving *a)
+{
+    uint64_t addr[SPLIT_BUFFERS] = {0}, part[SPLIT_BUFFERS], word[4];
+    pci_dma_read(&n->func, at, addr, sizeof addr);
+    for (unsigned i = 0; i < SPLIT_BUFFERS; i++) {
+        part[i] = min_u64(a->left, r->room[i]);
+        store(n, a, addr[i], part[i]);
+    }
+    word[0] = 0;
+    word[1] = (RX_DD | (a->left ? 0 : RX_EOP | a->status)) | part[0] << 32 | (uint64_t)a->tag << 48;
+    word[2] = part[1] << 16 | part[2] << 32 | part[3] << 48;
+    word[3] = 0;
+    pci_dma_write(&n->func, at + 16, &word[2], 16);
+    pci_dma_write(&n->func, at, &word[0], 8);
+    pci_dma_write(&n->func, at + 8, &word[1], 8);
+}
+
+static void fill(struct e1000e *n, struct ring *r, struct arriving *a)
+{
+    do {
+        uint64_t at = r->base + (uint64_t)r->head * r->desc_len;
+        if (r->format == RX_SPLIT)
+            split_descriptor(n, r, at, a);
+        else
+            plain_descriptor(n, r, at, a);
+        r->head = (r->head + 1) % r->n;
+    } while (a->left && r->head != r->tail);
+    e1k_set(n, R_RDH, r->head);
+}
+
+/* Ethernet's CRC, for guests that want to see it. IEEE 802.3, 3.2.9 "Frame Check Sequence (FCS) field". */
+static uint32_t crc_of(const struct iovec *iov, unsigned iovs)
+{
+    uint32_t crc = UINT32_MAX;
+    for (unsigned i = 0; i < iovs; i++)
+        for (size_t b = 0; b < iov[i].iov_len; b++) {
+            crc ^= ((const uint8_t *)iov[i].iov_base)[b];
+            for (unsigned k = 0; k < 8; k++)
+                crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+        }
+    return ~crc;
+}
+
+/* The tag goes to the descriptor if the guest wants that. 7.5.3 "802.1q VLAN Packet Stripping". */
+static void strip_tag(struct arriving *a, uint8_t *head, size_t have)
+{
+    a->tag = get16be(head + 14);
+    a->status |= RX_VP;
+    memmove(head + 12, head + 16, have - 16);
+    a->iov[0].iov_len -= 4;
+    a->len -= 4;
+}
+
+static void arrive(struct e1000e *n, struct arriving *a, uint8_t *head, size_t have, const struct iovec *frame,
+                   unsigned iovs)
+{
+    size_t skip = have;
+    a->iov[a->iovs++] = (struct iovec){head, have};
+    for (unsigned i = 0; i < iovs; i++) {
+        size_t cut = min_u64(skip, frame[i].iov_len);
+        skip -= cut;
+        if (frame[i].iov_len > cut)
+            a->iov[a->iovs++] = (struct iovec){(uint8_t *)frame[i].iov_base + cut, frame[i].iov_len - cut};
+    }
+    if (is_tagged(n, head) && have >= 18 && e1k_get(n, R_CTRL) & CTRL_VME)
+        strip_tag(a, head, have);
+}
+
+static void count_received(struct e1000e *n, const uint8_t *head, size_t len)
+{
+    e1k_count(n, R_TPR, 1);
+    e1k_count(n, R_GPRC, 1);
+    e1k_count64(n, R_TORL, len + CRC_LEN);
+    e1k_count64(n, R_GORCL, len + CRC_LEN);
+    if (head[0] & 1)
+        e1k_count(n, head[0] == 0xff ? R_BPRC : R_MPRC, 1);
+}
+
+/* 10.2.5.1 "Receive Control Register", RDMTS: a half, a quarter or an eighth of the ring is left. */
+static bool runs_low(struct e1000e *n, const struct ring *r)
+{
+    return free_descriptors(r) == r->n >> (1 + (e1k_get(n, R_RCTL) >> RCTL_RDMTS_SHIFT & 3));
+}
+
+/* The guest may have added descriptors while it was not asked to tell: look again once it is. */
+static bool wait_for_room(struct e1000e *n, uint32_t need)
+{
+    struct ring r;
+    if (!atomic_exchange(&n->starved, true)) {
+        e1k_count(n, R_RNBC, 1);
+        e1k_raise_queue(n, C_RXDMT0 | C_RXQ0);
+    }
+    atomic_thread_fence(memory_order_seq_cst); /* `starved` before the tail */
+    if (!open_ring(n, &r) || free_descriptors(&r) < need)
+        return false;
+    atomic_store(&n->starved, false);
+    return true;
+}
+
+static void gather_causes(struct e1000e *n, uint32_t causes)
+{
+    n->gathered |= causes;
+    ioloop_ring(n->loop, &n->finish);
+}
+
+void e1k_finish(void *opaque)
+{
+    struct e1000e *n = opaque;
+    uint32_t causes = n->gathered;
+    n->gathered = 0;
+    if (causes)
+        e1k_raise_queue(n, causes);
+}
+
+/* The frame with its CRC, if the guest wants that, into as many descriptors as it takes. False: there are too few. */
+static bool deliver(struct e1000e *n, struct ring *r, struct arriving *a)
+{
+    uint32_t need = (uint32_t)((a->left + r->total - 1) / r->total);
+    if (need >= r->n)
+        return true; /* never */
+    while (free_descriptors(r) < need) {
+        if (!wait_for_room(n, need))
+            return false;
+        open_ring(n, r);
+    }
+    fill(n, r, a);
+    gather_causes(n, C_RXT0 | C_RXQ0 | (runs_low(n, r) ? C_RXDMT0 : 0));
+    return true;
+}
+
+static bool passes(struct e1000e *n, const uint8_t *head, size_t have, size_t len)
+{
+    uint32_t rctl = e1k_get(n, R_RCTL);
+    if (have < ETH_HEAD + 4 || !address_passes(n, head, rctl) || !vlan_passes(n, head, rctl))
+        return false;
+    if (len <= SHORT_MAX || rctl & RCTL_LPE)
+        return true;
+    e1k_count(n, R_ROC, 1);
+    return false;
+}
+
+bool e1k_receive(void *opaque, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs)
+{
+    struct e1000e *n = opaque;
+    uint8_t head[NET_HEAD_MAX];
+    size_t len = net_iov_len(frame, iovs), have = net_gather(frame, iovs, head, sizeof head);
+    struct arriving a = {.len = len};
+    struct ring r;
+    if (!e1k_may_dma(n) || !(e1k_get(n, R_RCTL) & RCTL_EN) || iovs > NET_IOVS || !passes(n, head, have, len) ||
+        !open_ring(n, &r))
+        return true;
+    a.status = checksum_status(n, head, have, frame, iovs, len);
+    arrive(n, &a, head, have, frame, iovs);
+    uint32_t crc = 0;
+    if (!(e1k_get(n, R_RCTL) & RCTL_SECRC)) {
+        crc = crc_of(a.iov, a.iovs);
+        a.iov[a.iovs++] = (struct iovec){&crc, CRC_LEN};
+        a.len += CRC_LEN;
+    }
+    a.left = a.len;
+    if (!deliver(n, &r, &a))
+        return false;
+    count_received(n, head, len);
+    return true;
+}
+
+void e1k_refill(void *opaque)
+{
+    struct e1000e *n = opaque;
+    if (atomic_exchange(&n->starved, false))
+        net_resume(n->net);
+}
