@@ -33,7 +33,8 @@ void e1k_reset_now(struct e1000e *n)
     net_resume(n->net);
 }
 
-/* CTRL was written: a reset, or mastering off or on again. Nothing is under way on this thread, so it is true at once. */
+/* CTRL was written: a reset, or mastering off or on again. Nothing is under way on this thread, so it is true at once.
+ */
 static void change_state(void *opaque)
 {
     struct e1000e *n = opaque;
@@ -63,12 +64,12 @@ static int setup_function(struct e1000e *n, const struct e1000e_config *c, struc
     f->dev = n;
     f->name = "e1000e";
     pci_func_intx(f, 1);
-    pci_func_bar(f, 0,
-                 &(struct pci_bar){
-                     .kind = PCI_BAR_MEM32, .size = E1K_MMIO, .ops = &e1k_mmio_ops, .dev = n, .name = "e1000e"});
-    pci_func_bar(f, 2,
-                 &(struct pci_bar){
-                     .kind = PCI_BAR_IO, .size = IO_SIZE, .ops = &e1k_io_ops, .dev = n, .name = "e1000e ports"});
+    pci_func_bar(
+        f, 0,
+        &(struct pci_bar){.kind = PCI_BAR_MEM32, .size = E1K_MMIO, .ops = &e1k_mmio_ops, .dev = n, .name = "e1000e"});
+    pci_func_bar(
+        f, 2,
+        &(struct pci_bar){.kind = PCI_BAR_IO, .size = IO_SIZE, .ops = &e1k_io_ops, .dev = n, .name = "e1000e ports"});
     int rc = pci_func_add_msi(f, 1, e);
     if (rc)
         return rc;

@@ -87,7 +87,13 @@ enum e1k_reg {
 #define E1K_QUEUE 0x100u /* from queue 0's registers to queue 1's */
 
 enum e1k_ctrl { CTRL_MASTER_OFF = 1u << 2, CTRL_RST = 1u << 26, CTRL_VME = 1u << 30, CTRL_PHY_RST = 1u << 31 };
-enum e1k_status { STATUS_FD = 1, STATUS_LU = 2, STATUS_1000 = 0x80, STATUS_ASDV_1000 = 0x200, STATUS_MASTER = 1u << 19 };
+enum e1k_status {
+    STATUS_FD = 1,
+    STATUS_LU = 2,
+    STATUS_1000 = 0x80,
+    STATUS_ASDV_1000 = 0x200,
+    STATUS_MASTER = 1u << 19
+};
 enum e1k_eecd { EECD_PRES = 1u << 8, EECD_AUTO_RD = 1u << 9 };
 enum e1k_ctrl_ext { CTRL_EXT_EIAME = 1u << 24, CTRL_EXT_IAME = 1u << 27, CTRL_EXT_PBA = 1u << 31 };
 enum e1k_rctl {
@@ -126,7 +132,7 @@ enum e1k_cause {
     C_OTHER = 1u << 24,
     C_ASSERTED = 1u << 31
 };
-#define C_OTHERS (C_LSC | C_RXO | C_MDAC | C_SRPD | C_ACK | C_MNG)
+#define C_OTHERS  (C_LSC | C_RXO | C_MDAC | C_SRPD | C_ACK | C_MNG)
 #define C_VECTORS (C_RXQ0 | C_RXQ1 | C_TXQ0 | C_TXQ1 | C_OTHER)
 
 /* What the last context descriptor of a queue said. 7.2.7 "TCP/IP Context Transmit Descriptor Format". */
@@ -140,8 +146,8 @@ struct e1k_frame {
     struct iovec iov[E1K_IOVS];
     unsigned iovs;
     uint64_t len;
-    bool bad;   /* it is not sent */
-    bool begun; /* its first descriptor was seen */
+    bool bad;       /* it is not sent */
+    bool begun;     /* its first descriptor was seen */
     uint64_t first; /* that one's second half: what counts for the whole frame */
     bool extended;
 };
@@ -156,21 +162,21 @@ struct e1000e {
     struct net *net;     /* (c) */
     struct ioloop *loop; /* (c) */
     const struct trace *trace;
-    uint8_t mac[6];                        /* (c) */
-    uint16_t nvm[E1K_NVM_WORDS];           /* (c) */
-    _Atomic uint32_t reg[E1K_MMIO / 4];    /* (a) */
-    _Atomic uint16_t phy[E1K_PHY_REGS];    /* (a) */
-    _Atomic bool resetting;                /* (a) set by vCPUs, cleared by the loop */
-    _Atomic bool mastering;                /* (a) what STATUS says of it: the loop's word */
-    _Atomic bool starved;                  /* (a) the network was told that there is no room */
-    _Atomic uint32_t io_address;           /* (a) IOADDR */
+    uint8_t mac[6];                     /* (c) */
+    uint16_t nvm[E1K_NVM_WORDS];        /* (c) */
+    _Atomic uint32_t reg[E1K_MMIO / 4]; /* (a) */
+    _Atomic uint16_t phy[E1K_PHY_REGS]; /* (a) */
+    _Atomic bool resetting;             /* (a) set by vCPUs, cleared by the loop */
+    _Atomic bool mastering;             /* (a) what STATUS says of it: the loop's word */
+    _Atomic bool starved;               /* (a) the network was told that there is no room */
+    _Atomic uint32_t io_address;        /* (a) IOADDR */
     pthread_mutex_t lock;
     uint32_t told; /* (l) causes whose message has been sent, and which are still there */
     struct ioloop_bell tx_bell, rx_bell, state_bell, finish;
     /* the loop's thread */
     struct e1k_tx tx[E1K_TX_QUEUES];
-    uint32_t gathered; /* causes of frames received since `finish` was rung */
-    uint32_t deferred; /* causes that wait for their vector's interval to end */
+    uint32_t gathered;          /* causes of frames received since `finish` was rung */
+    uint32_t deferred;          /* causes that wait for their vector's interval to end */
     uint64_t next[E1K_VECTORS]; /* host ns before which a vector is not used */
     struct ioloop_timer throttle;
 };

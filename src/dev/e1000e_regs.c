@@ -80,10 +80,9 @@ enum { PHY_CONTROL = 0, PHY_PAGE = 22 };
 
 static void phy_reset(struct e1000e *n)
 {
-    static const uint16_t power_on[E1K_PHY_REGS] = {[0] = 0x1140, [1] = 0x796d, [2] = 0x0141,  [3] = 0x0cb1,
-                                                    [4] = 0x0de1, [5] = 0x45e1, [6] = 0x000f,  [9] = 0x0300,
-                                                    [10] = 0x3c00, [15] = 0x3000, [16] = 0x0068, [17] = 0xac08,
-                                                    [20] = 0x0060, [26] = 0x000a};
+    static const uint16_t power_on[E1K_PHY_REGS] = {
+        [0] = 0x1140, [1] = 0x796d,  [2] = 0x0141,  [3] = 0x0cb1,  [4] = 0x0de1,  [5] = 0x45e1,  [6] = 0x000f,
+        [9] = 0x0300, [10] = 0x3c00, [15] = 0x3000, [16] = 0x0068, [17] = 0xac08, [20] = 0x0060, [26] = 0x000a};
     for (unsigned i = 0; i < E1K_PHY_REGS; i++)
         atomic_store(&n->phy[i], power_on[i]);
 }
@@ -96,8 +95,8 @@ static bool phy_has(struct e1000e *n, unsigned reg)
 
 static void phy_write(struct e1000e *n, unsigned reg, uint16_t val)
 {
-    static const uint32_t read_only = 1u << 1 | 1u << 2 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 10 | 1u << 15 | 1u << 17 |
-                                      1u << 19 | 1u << 21;
+    static const uint32_t read_only =
+        1u << 1 | 1u << 2 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 10 | 1u << 15 | 1u << 17 | 1u << 19 | 1u << 21;
     if (!phy_has(n, reg) || read_only >> reg & 1)
         return;
     if (reg == PHY_CONTROL)
@@ -127,13 +126,13 @@ static void mdic_write(struct e1000e *n, uint32_t val)
 void e1k_regs_reset(struct e1000e *n)
 {
     static const uint32_t power_on[][2] = {
-        {R_CTRL, 0x00140241},    {R_EECD, EECD_PRES | EECD_AUTO_RD},
-        {R_VET, 0x8100},         {R_TIPG, 0x00602008},
-        {R_LEDCTL, 0x07068302},  {R_PBA, 0x00140014},
-        {R_RXDCTL, 0x00010000},  {R_RXDCTL + E1K_QUEUE, 0x00010000},
-        {R_TARC0, 3},            {R_TARC0 + E1K_QUEUE, 3},
-        {R_PSRCTL, 0x00040402},  {R_RXCSUM, 0x300},
-        {R_EXTCNF, 0x00000008},  {R_IVAR, 0},
+        {R_CTRL, 0x00140241},   {R_EECD, EECD_PRES | EECD_AUTO_RD},
+        {R_VET, 0x8100},        {R_TIPG, 0x00602008},
+        {R_LEDCTL, 0x07068302}, {R_PBA, 0x00140014},
+        {R_RXDCTL, 0x00010000}, {R_RXDCTL + E1K_QUEUE, 0x00010000},
+        {R_TARC0, 3},           {R_TARC0 + E1K_QUEUE, 3},
+        {R_PSRCTL, 0x00040402}, {R_RXCSUM, 0x300},
+        {R_EXTCNF, 0x00000008}, {R_IVAR, 0},
     };
     for (unsigned reg = 0; reg < E1K_MMIO; reg += 4)
         e1k_set(n, reg, 0);
@@ -194,8 +193,8 @@ static void ctrl_write(struct e1000e *n, uint32_t val)
 /* Base, length, head and tail of a queue: `off` from its first register. */
 static void queue_write(struct e1000e *n, unsigned reg, uint32_t val, struct ioloop_bell *bell)
 {
-    static const uint32_t mask[] = {[0x00 / 4] = ~15u, [0x04 / 4] = UINT32_MAX, [0x08 / 4] = 0xfff80,
-                                    [0x10 / 4] = 0xffff, [0x18 / 4] = 0xffff};
+    static const uint32_t mask[] = {
+        [0x00 / 4] = ~15u, [0x04 / 4] = UINT32_MAX, [0x08 / 4] = 0xfff80, [0x10 / 4] = 0xffff, [0x18 / 4] = 0xffff};
     unsigned off = reg & 0xff;
     if (off / 4 >= ARRAY_SIZE(mask) || !mask[off / 4])
         return;

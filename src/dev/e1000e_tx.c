@@ -9,18 +9,18 @@
 #define ETH_MIN  60u
 
 /* Second quadword of a descriptor. 7.2.4 "Legacy Transmit Descriptor Format", 7.2.8 "TCP/IP Data Descriptor". */
-#define D_EOP       (UINT64_C(1) << 24)
-#define D_IC        (UINT64_C(1) << 26) /* legacy: insert a checksum; extended: TSE */
-#define D_RS        (UINT64_C(1) << 27)
-#define D_DEXT      (UINT64_C(1) << 29)
-#define D_VLE       (UINT64_C(1) << 30)
-#define D_DD        1u
-#define D_TYPE(d)   bits((d), 23, 20)
-#define D_IXSM      (UINT64_C(1) << 40)
-#define D_TXSM      (UINT64_C(1) << 41)
-#define TUCMD_TCP   1u
-#define TUCMD_IPV4  2u
-#define TCP_CSUM    16u
+#define D_EOP      (UINT64_C(1) << 24)
+#define D_IC       (UINT64_C(1) << 26) /* legacy: insert a checksum; extended: TSE */
+#define D_RS       (UINT64_C(1) << 27)
+#define D_DEXT     (UINT64_C(1) << 29)
+#define D_VLE      (UINT64_C(1) << 30)
+#define D_DD       1u
+#define D_TYPE(d)  bits((d), 23, 20)
+#define D_IXSM     (UINT64_C(1) << 40)
+#define D_TXSM     (UINT64_C(1) << 41)
+#define TUCMD_TCP  1u
+#define TUCMD_IPV4 2u
+#define TCP_CSUM   16u
 
 static const unsigned queue_cause[E1K_TX_QUEUES] = {C_TXQ0, C_TXQ1};
 

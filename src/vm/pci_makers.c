@@ -1,5 +1,6 @@
 /* Each kind of device, from its description. */
 #include "dev/ahci.h"
+#include "dev/e1000e.h"
 #include "dev/irqtest_pci.h"
 #include "dev/pvpanic.h"
 #include "dev/virtio_blk.h"
@@ -97,6 +98,22 @@ static int make_ahci(struct pci_devices *d, const struct vm_device *v, void **de
     return 0;
 }
 ENDS(ahci, ahci)
+
+/* ---- network cards ---- */
+
+static int make_e1000e(struct pci_devices *d, const struct vm_device *v, void **dev, struct err *e)
+{
+    struct e1000e_config c = {.host = d->cfg.host, .bus = bus_of(d, v), .devfn = (uint8_t)v->addr};
+    struct ioloop *loop;
+    struct e1000e *n;
+    memcpy(c.mac, v->mac, sizeof c.mac);
+    int rc = device_net_loop(d, &loop, e);
+    if (rc || (rc = device_net(d, v->net, loop, &c.net, e)) || (rc = e1000e_create(&c, &n, e)))
+        return rc;
+    *dev = n;
+    return 0;
+}
+ENDS(e1000e, e1000e)
 
 /* ---- virtio ---- */
 
@@ -268,6 +285,7 @@ static void destroy_pvpanic(void *dev)
 const struct device_ops device_ops[VM_DEVICE_KINDS] = {
     [VM_DEVICE_ROOT_PORT] = {make_root_port, NULL, destroy_root_port},
     [VM_DEVICE_AHCI] = {make_ahci, reset_ahci, destroy_ahci},
+    [VM_DEVICE_E1000E] = {make_e1000e, reset_e1000e, destroy_e1000e},
     [VM_DEVICE_VIRTIO_BLK] = {make_blk, reset_blk, destroy_blk},
     [VM_DEVICE_VIRTIO_NET] = {make_net, reset_net, destroy_net},
     [VM_DEVICE_VIRTIO_RNG] = {make_rng, reset_rng, destroy_rng},
