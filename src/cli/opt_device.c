@@ -105,7 +105,7 @@ static int rx_size(struct vm_devices *d, void *base, const struct keyval *k, str
 
 static const struct field net_fields[] = {
     {"mq", FIELD_ONOFF, AT(mq), .help = "several pairs of queues (off)"},
-    {"num-queues", FIELD_U32, AT(queues), 1, VM_NET_PAIRS_MAX, .help = "with mq=on: pairs (one a CPU)"},
+    {"num-queues", FIELD_U32, AT(queues), 1, VM_NET_PAIRS_MAX, .help = "pairs (one, or with mq=on one a CPU)"},
     {"queue-size", FIELD_CUSTOM, .set = queue_size, .values = "N", .help = "descriptors in each (256)"},
     {"rx_queue_size", FIELD_CUSTOM, .set = rx_size, .values = "N"},
     {"tx_queue_size", FIELD_CUSTOM, .set = rx_size, .values = "N"},

@@ -166,7 +166,7 @@ static int make_net(struct pci_devices *d, const struct vm_device *v, void **dev
     struct virtio_net_config c = {.host = d->cfg.host,
                                   .bus = bus_of(d, v),
                                   .devfn = (uint8_t)v->addr,
-                                  .queue_pairs = (uint16_t)(v->mq ? min_u64(pairs, VM_NET_PAIRS_MAX) : 1),
+                                  .queue_pairs = (uint16_t)(v->mq || v->queues ? min_u64(pairs, VM_NET_PAIRS_MAX) : 1),
                                   .queue_size = (uint16_t)v->queue_size,
                                   .options = virtio_options(v)};
     struct ioloop *loop;

@@ -51,7 +51,7 @@ static const int always[] = {
     CALL(sendto), CALL(recvfrom), CALL(sendmsg), CALL(recvmsg), CALL(sendmmsg), CALL(recvmmsg), CALL(getsockopt),
     CALL(setsockopt), CALL(getsockname), CALL(getpeername), CALL(socketpair),
     /* children that were started before: their end is waited for */
-    CALL(wait4), CALL(waitid), CALL(pidfd_send_signal),
+    CALL(wait4), CALL(waitid), CALL(pidfd_open), CALL(pidfd_send_signal),
     /* what the C library asks of the host by the way */
     CALL(getrandom), CALL(uname), CALL(sysinfo), CALL(getrusage), CALL(getuid), CALL(geteuid), CALL(getgid),
     CALL(getegid), CALL(getdents64),

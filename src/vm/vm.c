@@ -266,11 +266,11 @@ int vm_run(const struct vm_config *c, int *exit_code, struct err *e)
     int rc = signals_open(&s, e);
     if (!rc)
         rc = create(&s, &soft, e);
-    if (!rc) {
+    if (!rc)
         rc = run_machine(&s, e);
+    signals_close(&s); /* a second signal ends even a host that does not get done with a disk */
+    if (s.m)
         machine_destroy(s.m);
-    }
-    signals_close(&s);
     *exit_code = s.exit_code;
     return rc;
 }

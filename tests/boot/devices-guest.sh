@@ -121,7 +121,7 @@ boot=$(($(cat /mnt/sda/boots 2>/dev/null || echo 0) + 1))
 echo $boot >/mnt/sda/boots
 [ $boot = 1 ] || [ "$(md5sum </mnt/sda/new)" = "$(cat /mnt/sda/new.sum)" ] || bad "sda lost a file over a reboot"
 umount /mnt/sda
-echo "devices: boot $boot, cards $nic $intel"
+echo "devices: boot $boot, cards $nic $intel, behind" $(cat /sys/bus/pci/devices/*/iommu_group/type 2>/dev/null | sort -u)
 if [ $boot = 1 ]; then
     for d in sda vda vdb; do
         disk $d

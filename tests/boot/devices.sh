@@ -29,7 +29,7 @@ mkdir "$work/content" "$work/web"
 head -c 3000000 /dev/urandom >"$work/content/given"
 (cd "$work/content" && md5sum given >sums)
 for disk in sata many one; do
-    mke2fs -qq -t ext4 -d "$work/content" "$work/$disk.img" 48M
+    mke2fs -q -t ext4 -d "$work/content" "$work/$disk.img" 48M >/dev/null 2>&1
 done
 head -c 2000000 /dev/urandom >"$work/web/file"
 md5sum <"$work/web/file" >"$work/web/sum"
@@ -51,7 +51,7 @@ status=0
     -append "console=ttyS0 cryptomgr.notests panic=-1 devices.port=$port devices.boots=$boots${APPEND:+ $APPEND}" -serial "file:$work/console" \
     -drive "file=$work/sata.img,format=raw,index=0" -drive "file=$work/many.img,format=raw,if=virtio" \
     -drive "file=$work/one.img,format=raw,if=none,id=one" -device pcie-root-port,id=rp -device virtio-blk-pci,drive=one,bus=rp,vectors=2 \
-    -nic user,model=virtio-net-pci -nic user,model=e1000e,net=10.0.3.0/24,host=10.0.3.2 "$@" </dev/null || status=$?
+    -nic user,model=virtio-net-pci "$@" </dev/null || status=$?
 tr -d '\r' <"$work/console" >"$work/log"
 
 fail() {
