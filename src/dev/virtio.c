@@ -72,14 +72,6 @@ void virtio_set_status(struct virtio *v, uint8_t status)
     pthread_mutex_unlock(&v->lock);
 }
 
-uint8_t virtio_status(struct virtio *v)
-{
-    pthread_mutex_lock(&v->lock);
-    uint8_t status = v->status;
-    pthread_mutex_unlock(&v->lock);
-    return status;
-}
-
 /* ---- configuration bytes ---- */
 
 void virtio_config_read(struct virtio *v, uint64_t off, void *buf, unsigned size)
@@ -100,14 +92,6 @@ void virtio_config_write(struct virtio *v, uint64_t off, unsigned size, uint32_t
     if (!v->resetting)
         v->ops->config_write(v, (unsigned)off, size, val);
     pthread_mutex_unlock(&v->lock);
-}
-
-uint8_t virtio_generation(struct virtio *v)
-{
-    pthread_mutex_lock(&v->lock);
-    uint8_t generation = v->generation;
-    pthread_mutex_unlock(&v->lock);
-    return generation;
 }
 
 void virtio_config_set(struct virtio *v, unsigned off, const void *bytes, unsigned len)

@@ -119,12 +119,10 @@ void virtio_broken(struct virtio *v, const struct virtq *q, const char *why, uin
 void virtio_config_set(struct virtio *v, unsigned off, const void *bytes, unsigned len);
 
 /* ---- the transport's: any thread ---- */
-uint8_t virtio_status(struct virtio *v);
 /* The driver writes the status; 0 is a reset. Never waits. */
 void virtio_set_status(struct virtio *v, uint8_t status);
 void virtio_config_read(struct virtio *v, uint64_t off, void *buf, unsigned size);
 void virtio_config_write(struct virtio *v, uint64_t off, unsigned size, uint32_t val);
-uint8_t virtio_generation(struct virtio *v);
 static inline void virtio_notify(struct virtio *v, unsigned queue)
 {
     if (queue < v->queues)

@@ -257,22 +257,6 @@ size_t virtq_copy_to(const struct iovec *iov, unsigned n, size_t off, const void
     return copy(iov, n, off, (uint8_t *)(uintptr_t)buf, len, true);
 }
 
-unsigned virtq_slice(const struct iovec *in, unsigned n, size_t off, size_t len, struct iovec *out, unsigned max)
-{
-    unsigned k = 0;
-    for (unsigned i = 0; i < n && len && k < max; i++) {
-        if (off >= in[i].iov_len) {
-            off -= in[i].iov_len;
-            continue;
-        }
-        size_t part = min_u64(in[i].iov_len - off, len);
-        out[k++] = (struct iovec){(uint8_t *)in[i].iov_base + off, part};
-        len -= part;
-        off = 0;
-    }
-    return k;
-}
-
 /* ---- start and stop ---- */
 
 static void take_registers(struct virtq *q)

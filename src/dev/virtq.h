@@ -94,8 +94,6 @@ bool virtq_empty(struct virtq *q);
 /* Copy up to `len` bytes that begin `off` bytes into the iovecs; returns how many there were. */
 size_t virtq_copy_from(const struct iovec *iov, unsigned n, size_t off, void *buf, size_t len);
 size_t virtq_copy_to(const struct iovec *iov, unsigned n, size_t off, const void *buf, size_t len);
-/* The part of `in` that begins at `off` and has at most `len` bytes, into out[max]; returns how many iovecs. */
-unsigned virtq_slice(const struct iovec *in, unsigned n, size_t off, size_t len, struct iovec *out, unsigned max);
 
 /* ---- virtio.c's ---- */
 void virtq_init(struct virtq *q, struct virtio *v, uint16_t index, uint16_t max_size);

@@ -32,7 +32,15 @@ struct block {
     uint8_t bytes[DISK_SIZE];
 };
 
+/* The driver's side of a queue. */
+struct driver {
+    uint16_t at, size; /* size 0: not brought up */
+    bool wrap;
+};
+
 struct box {
+    struct driver d[QUEUES];
+    bool packed; /* as agreed on */
     struct epoch epoch;
     struct bus ports, mmio;
     struct ram ram;
@@ -265,7 +273,7 @@ static unsigned area(unsigned queue, enum virtq_area a)
 /* What a driver does first, with a little that may be wrong. */
 static void bring_up(struct box *b, struct script *s)
 {
-    uint64_t features = script_get(s, 5) | BIT(32) | BIT(33), offered;
+    uint64_t features = ~script_get(s, 5) | BIT(32) | BIT(33), offered;
     wr(b, 0, 4, 1);
     offered = bus_read(&b->mmio, BAR_REGS + 4, 4) << 32;
     wr(b, 0, 4, 0);
@@ -276,10 +284,13 @@ static void bring_up(struct box *b, struct script *s)
         wr(b, 12, 4, (features & offered) >> 32 * i);
     }
     wr(b, 20, 1, 11);
+    b->packed = features & offered & VIRTIO_F_RING_PACKED;
+    uint8_t sizes = (uint8_t)script_get(s, 1);
     for (unsigned q = 0; q < QUEUES; q++) {
+        b->d[q] = (struct driver){.size = (uint16_t)(QUEUE_SIZE >> (sizes >> 2 * q & 3)), .wrap = true};
         memset(memory + area(q, VIRTQ_DESC), 0, 0xc00);
         wr(b, 22, 2, q);
-        wr(b, 24, 2, QUEUE_SIZE >> script_get(s, 1) % 4);
+        wr(b, 24, 2, b->d[q].size);
         wr(b, 26, 2, q + 1);
         for (unsigned a = 0; a < VIRTQ_AREAS; a++)
             wr(b, 32 + 8 * a, 8, area(q, a));
@@ -288,39 +299,97 @@ static void bring_up(struct box *b, struct script *s)
     wr(b, 20, 1, 15);
 }
 
-/* A request as drivers make them, its chain in the table from `at` on, or in an indirect one; then anything is changed
- * about it. */
+/* Where descriptors of a chain are written, and what the two rings' have in their last 4 bytes. */
+static void put(const struct box *b, uint8_t *p, uint64_t addr, uint32_t len, uint16_t flags, uint16_t other)
+{
+    st64(p, addr);
+    st32(p + 8, len);
+    st16(p + 12, b->packed ? other : flags);
+    st16(p + 14, b->packed ? flags : other);
+}
+
+static uint16_t available(const struct box *b, const struct driver *d)
+{
+    return b->packed ? (d->wrap ? 1u << 7 : 1u << 15) : 0;
+}
+
+static uint8_t *slot(const struct box *b, unsigned queue, unsigned i)
+{
+    return memory + area(queue, VIRTQ_DESC) + 16 * (i % b->d[queue].size);
+}
+
+static void advance(struct box *b, struct driver *d)
+{
+    if (++d->at == d->size) {
+        d->at = 0;
+        d->wrap = !d->wrap;
+    }
+}
+
+/* The chain in an indirect table of its own. */
+static void chain_in_table(struct box *b, unsigned queue, const uint64_t v[][3], unsigned n)
+{
+    struct driver *d = &b->d[queue];
+    uint64_t table = 0x9000 + 0x800 * queue + 0x80 * d->at;
+    for (unsigned i = 0; i < n; i++)
+        put(b, memory + table + 16 * i, v[i][0], (uint32_t)v[i][1],
+            (uint16_t)(v[i][2] | (i + 1 < n && !b->packed ? 1 : 0)), (uint16_t)(i + 1));
+    put(b, slot(b, queue, d->at), table, 16 * n, (uint16_t)(4 | available(b, d)), d->at);
+    advance(b, d);
+}
+
+static void chain_in_ring(struct box *b, unsigned queue, const uint64_t v[][3], unsigned n)
+{
+    struct driver *d = &b->d[queue];
+    uint16_t head = d->at;
+    for (unsigned i = 0; i < n; i++) {
+        uint16_t flags = (uint16_t)(v[i][2] | (i + 1 < n ? 1 : 0) | available(b, d));
+        put(b, slot(b, queue, d->at), v[i][0], (uint32_t)v[i][1], flags,
+            b->packed ? head : (uint16_t)((d->at + 1) % d->size));
+        advance(b, d);
+    }
+}
+
+/* A request as drivers make them; then anything may be changed about it. */
 static void request(struct box *b, struct script *s)
 {
-    unsigned queue = (unsigned)script_get(s, 1) % QUEUES, at = (unsigned)script_get(s, 1) % QUEUE_SIZE;
+    static const uint8_t types[] = {0, 1, 1, 4, 8, 11, 13, 99};
     uint16_t how = (uint16_t)script_get(s, 2);
-    unsigned pieces = 2 + (how & 3), header = 0x8000 + 0x100 * at;
-    bool indirect = how & 4, packed = how & 8, write = how & 16;
-    uint8_t *table = memory + (indirect ? 0x9000 + 0x100 * at : area(queue, VIRTQ_DESC));
-    st32(memory + header, (uint32_t)script_get(s, 1));
-    st64(memory + header + 8, script_get(s, 1));
-    for (unsigned i = 0; i < pieces; i++) {
-        unsigned slot = indirect ? i : (at + i) % QUEUE_SIZE;
-        bool last = i + 1 == pieces;
-        uint16_t flags = (uint16_t)((last ? 0 : 1) | (last || (i && !write) ? 2 : 0) | (packed ? how >> 8 & 0x80 : 0));
-        st64(table + 16 * slot, i == 0 ? header : last ? header + 32 : 0x10000 + 0x2000 * i + script_get(s, 1));
-        st32(table + 16 * slot + 8, i == 0 ? 16 : last ? 1 : (uint32_t)(512 * script_get(s, 1) + (how >> 12)));
-        st16(table + 16 * slot + 12, packed ? (uint16_t)at : flags);
-        st16(table + 16 * slot + 14, packed ? flags : (uint16_t)(slot + 1) % QUEUE_SIZE);
+    unsigned queue = (how & 3) % QUEUES;
+    struct driver *d = &b->d[queue];
+    if (!d->size)
+        return;
+    uint64_t header = 0x8000 + 0x400 * queue + 64 * d->at % 0x400, v[4][3] = {{header, 16, 0}};
+    unsigned n = 1, pieces = how >> 2 & 3, head = d->at;
+    uint8_t type = types[how >> 4 & 7];
+    st32(memory + header, type);
+    st64(memory + header + 8, script_get(s, 1) % 40);
+    if (type == 11 || type == 13) {
+        st64(memory + header + 16, script_get(s, 1) % 40);
+        st64(memory + header + 24, how >> 8 & 0xf);
+        v[0][1] = 32;
+        pieces = 0;
     }
-    if (indirect) {
-        uint8_t *d = memory + area(queue, VIRTQ_DESC) + 16 * at;
-        st64(d, 0x9000 + 0x100 * at);
-        st32(d + 8, 16 * pieces);
-        st16(d + 12, packed ? (uint16_t)at : 4);
-        st16(d + 14, packed ? 4 | (how >> 8 & 0x8080) : 0);
+    for (; n <= pieces && n < 3; n++) {
+        v[n][0] = 0xb000 + 0x1000 * n + (how >> 12);
+        v[n][1] = 512 * (1 + (how >> 8 & 7)) + (how >> 12 == 15);
+        v[n][2] = type == 1 ? 0 : 2;
     }
-    if (how & 32)
-        memory[(indirect ? 0x9000 + 0x100 * at : area(queue, VIRTQ_DESC)) + script_get(s, 1)] =
-            (uint8_t)script_get(s, 1);
-    uint16_t idx = ld16(memory + area(queue, VIRTQ_DRIVER) + 2);
-    st16(memory + area(queue, VIRTQ_DRIVER) + 4 + 2 * (idx % QUEUE_SIZE), (uint16_t)at);
-    st16(memory + area(queue, VIRTQ_DRIVER) + 2, (uint16_t)(idx + 1));
+    v[n][0] = header + 48;
+    v[n][1] = 1;
+    v[n++][2] = 2;
+    if (how & 0x80)
+        chain_in_table(b, queue, v, n);
+    else
+        chain_in_ring(b, queue, v, n);
+    if (how >> 8 == 0x5a) /* now and then one byte of it is something else */
+        memory[0x1000 + script_get(s, 2) % 0xa000] = (uint8_t)script_get(s, 1);
+    if (!b->packed) {
+        uint8_t *driver = memory + area(queue, VIRTQ_DRIVER);
+        uint16_t idx = ld16(driver + 2);
+        st16(driver + 4 + 2 * (idx % d->size), (uint16_t)head);
+        st16(driver + 2, (uint16_t)(idx + 1));
+    }
     wr(b, 0x3000 + 4 * queue, 2, queue);
 }
 
@@ -370,6 +439,12 @@ static void one_step(struct box *b, struct script *s)
     }
 }
 
+/* All ones: the BAR is not decoded, and nobody knows. */
+static bool needs_reset(struct box *b)
+{
+    return status(b) != 0xff && status(b) & VIRTIO_NEEDS_RESET;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct box b;
@@ -377,11 +452,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(memory, 0, sizeof memory);
     memset(&b, 0, sizeof b);
     box_init(&b, (uint8_t)script_get(&s, 1));
+    bring_up(&b, &s);
     while (s.left) {
         unsigned pending = b.block.n;
-        bool dead = status(&b) & VIRTIO_NEEDS_RESET;
+        bool dead = needs_reset(&b);
         one_step(&b, &s);
-        ensure(!dead || b.block.n <= pending || !(status(&b) & VIRTIO_NEEDS_RESET));
+        ensure(!dead || b.block.n <= pending || !needs_reset(&b));
     }
     box_fini(&b);
     return 0;

@@ -448,10 +448,10 @@ static void notifications_of_nothing(void **state)
     box_fini(&b);
 }
 
-static void iovecs_are_copied_and_cut(void **state)
+static void iovecs_are_copied(void **state)
 {
     char a[] = "abcd", b[] = "efgh", out[16] = "";
-    struct iovec iov[] = {{a, 4}, {b, 0}, {b, 4}}, part[3];
+    struct iovec iov[] = {{a, 4}, {b, 0}, {b, 4}};
     assert_int_equal(virtq_copy_from(iov, 3, 2, out, 4), 4);
     assert_string_equal(out, "cdef");
     assert_int_equal(virtq_copy_from(iov, 3, 6, out, 9), 2);
@@ -459,11 +459,6 @@ static void iovecs_are_copied_and_cut(void **state)
     assert_int_equal(virtq_copy_to(iov, 3, 3, "XY", 2), 2);
     assert_memory_equal(a, "abcX", 4);
     assert_memory_equal(b, "Yfgh", 4);
-    assert_int_equal(virtq_slice(iov, 3, 1, 5, part, 3), 2);
-    assert_ptr_equal(part[0].iov_base, a + 1);
-    assert_int_equal(part[0].iov_len, 3);
-    assert_int_equal(part[1].iov_len, 2);
-    assert_int_equal(virtq_slice(iov, 3, 1, 5, part, 1), 1);
 }
 
 int main(void)
@@ -485,7 +480,7 @@ int main(void)
         cmocka_unit_test(a_small_packed_queue_of_odd_size),
         cmocka_unit_test(unpop_gives_the_chain_again),
         cmocka_unit_test(notifications_of_nothing),
-        cmocka_unit_test(iovecs_are_copied_and_cut),
+        cmocka_unit_test(iovecs_are_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
