@@ -234,7 +234,7 @@ static void guest_without_room(void **state)
     snprintf(text, sizeof text, ":%u", port);
     struct net *n = open_socket(&r, text, NULL, NULL);
     card_init(&c, n, 0);
-    c.room = 0;
+    card_make_room(&c, 0);
     int fd = dial(port);
     for (unsigned i = 0; i < 50; i++) {
         memset(frame, (int)i, sizeof frame);

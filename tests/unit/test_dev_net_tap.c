@@ -186,7 +186,7 @@ static void no_room(void **state)
     struct net_config c = {.fd = -1, .ifname = name};
     struct net *n = open_tap(&r, &c);
     card_init(&card, n, 0);
-    card.room = 0;
+    card_make_room(&card, 0);
     int host = host_side(name);
     memcpy(frame, mine, sizeof mine);
     for (unsigned i = 0; i < 20; i++) {
