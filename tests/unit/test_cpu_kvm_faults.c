@@ -93,6 +93,7 @@ static int fake_ioctl(void *opaque, int fd, unsigned long request, uintptr_t arg
         return fake_cap(arg);
     case KVM_CREATE_VM:
     case KVM_CREATE_VCPU:
+    case KVM_GET_STATS_FD:
         return memfd_create("kvm", MFD_CLOEXEC);
     case KVM_GET_VCPU_MMAP_SIZE:
         return RUN_SIZE;

@@ -7,8 +7,8 @@
  * - A vCPU's thread must not block KVM_KICK_SIGNAL; the engine's handler for it does nothing and is set at vm_create().
  * - engine_config.pv is NULL: the kernel has the paravirtual ABI. Guest time is real (guest_clock.real).
  * - engine_config.cpuid is kvm_cpuid_model()'s. Its APIC IDs are KVM's vCPU IDs; ids[0] is the boot CPU.
- * - System calls once vCPUs run: ioctl, tgkill, and for statistics pread64, read, lseek and close. No file is opened
- *   and nothing is mapped or allocated then.
+ * - System calls once vCPUs run: ioctl, tgkill, gettid, getpid and sched_yield, for statistics pread64 and read, and
+ *   rmdir at the end if -d irq made a trace instance. No file is opened then.
  *
  * KVM_CAP_EXCEPTION_PAYLOAD is left off on purpose: without it the kernel has put a pending exception's payload in CR2
  * or DR6 by the time state is read, as struct cpu_apic wants it.

@@ -179,16 +179,29 @@ static void reset_page(const struct kvm_vcpu *v, bool x2apic, uint8_t regs[1024]
         reg_set(regs, APIC_LVT_LINT0, IRQ_EXTINT << APIC_LVT_MODE_SHIFT);
 }
 
+static uint64_t reset_base(const struct kvm_vcpu *v)
+{
+    return APIC_BASE_DEFAULT | APIC_BASE_EN | (v->idx.i ? 0 : APIC_BASE_BSP) |
+           (v->vm->cfg.firmware_x2apic ? APIC_BASE_EXTD : 0);
+}
+
+/* While there are few others: the walk over all that a change costs is then a walk over these. If KVM refuses, the
+ * first reset tells. */
+void kvm_apic_first(struct kvm_vcpu *v)
+{
+    if (v->vm->cfg.firmware_x2apic)
+        kvm_msr_set(v, MSR_APIC_BASE, reset_base(v));
+}
+
 /* KVM's own version register stays: it says which LVT entries there are. */
 static int reset_one(struct kvm_vcpu *v)
 {
     bool x2apic = v->vm->cfg.firmware_x2apic;
     uint8_t want[1024], have[1024];
-    uint64_t base = 0, reset = APIC_BASE_DEFAULT | APIC_BASE_EN | (v->idx.i ? 0 : APIC_BASE_BSP);
+    uint64_t base = 0, target = reset_base(v), off = target & ~(APIC_BASE_EN | APIC_BASE_EXTD);
     if (!kvm_msr_get(v, MSR_APIC_BASE, &base))
         return -EIO;
-    uint64_t target = reset | (x2apic ? APIC_BASE_EXTD : 0);
-    if (base != target && is_x2apic(base) && !kvm_msr_set(v, MSR_APIC_BASE, reset & ~APIC_BASE_EN))
+    if (base != target && is_x2apic(base) && !kvm_msr_set(v, MSR_APIC_BASE, off))
         return -EIO;
     if (base != target && !kvm_msr_set(v, MSR_APIC_BASE, target))
         return -EINVAL;

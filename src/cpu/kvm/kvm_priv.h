@@ -80,9 +80,7 @@ struct kvm_dirty {
 
 /* Where a number is in KVM's binary statistics of a vCPU. */
 struct kvm_stats {
-    pthread_mutex_t lock;
-    bool looked;    /* (l) */
-    uint64_t at[7]; /* (l) file offset, 0: KVM does not count it */
+    uint64_t at[7]; /* (c) file offset, 0: KVM does not count it */
 };
 
 struct kvm_vm {
@@ -101,6 +99,7 @@ struct kvm_vm {
     struct kvm_stats stats;
     int inhibit_trace;                         /* (c) kvm_inhibit.c's; -1: inhibits can't be read */
     char inhibit_dir[64];                      /* (c) */
+    pthread_mutex_t stats_lock;                /* reading the inhibits' trace */
     _Atomic uint32_t inhibits;                 /* (a) as last read */
     void (*eoi)(void *opaque, uint8_t vector); /* (c) */
     void *eoi_opaque;                          /* (c) */
@@ -167,6 +166,8 @@ bool kvm_msr_set(struct kvm_vcpu *v, uint32_t msr, uint64_t val);
 void kvm_get_apic(struct engine_vcpu *v, struct cpu_apic *out);
 bool kvm_set_apic(struct engine_vcpu *v, const struct cpu_apic *in);
 int kvm_apic_reset(struct engine_vm *vm, struct err *e);
+/* A vCPU has just been made: its APIC's mode as after reset. */
+void kvm_apic_first(struct kvm_vcpu *v);
 
 /* ---- kvm_chips.c ---- */
 /* Power-on reset of the kernel's PIC and I/O APIC. -errno. */
@@ -182,6 +183,8 @@ int kvm_dirty_track(struct engine_vm *vm, bool on, struct err *e);
 int kvm_dirty_fetch(struct engine_vm *vm, void (*run)(void *opaque, gpa_t gpa, uint64_t len), void *opaque);
 
 /* ---- kvm_stats.c ---- */
+/* Before the vCPU runs: the kernel gives the file out to nobody else then. */
+void kvm_stats_open(struct kvm_vcpu *v);
 void kvm_stats_get(struct engine_vm *vm, struct engine_stats *out);
 
 /* ---- kvm_inhibit.c ---- */

@@ -1,6 +1,6 @@
 /* KVM's binary statistics of vCPUs. Linux, Documentation/virt/kvm/api.rst, "KVM_GET_STATS_FD". The layout is the same
- * for all vCPUs, so it is read once. A vCPU's file is opened when the vCPU is made: asked for later, the
- * kernel would wait until the vCPU leaves the guest, which may be never. */
+ * for all vCPUs, so it is read once. Asking for a vCPU's file waits until the vCPU is out of KVM_RUN, and a halted one
+ * may be there for ever: so the files are opened while the machine is made. Reading them waits for nobody. */
 #include "cpu/kvm/kvm_priv.h"
 
 #include <stdlib.h>
@@ -41,15 +41,21 @@ static void learn(struct kvm_stats *s, int fd)
     free(all);
 }
 
-static void read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
+void kvm_stats_open(struct kvm_vcpu *v)
 {
     struct kvm_stats *s = &v->vm->stats;
-    if (v->stats_fd < 0)
+    if (!v->vm->has_stats)
         return;
-    if (!s->looked)
-        learn(s, v->stats_fd);
-    s->looked = true;
-    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+    int fd = kvm_io(v->vm->sys, v->fd, KVM_GET_STATS_FD, 0);
+    v->stats_fd = fd < 0 ? -1 : fd;
+    if (fd >= 0 && !s->at[S_EXITS])
+        learn(s, fd);
+}
+
+static void read_vcpu(struct kvm_vcpu *v, uint64_t out[ARRAY_SIZE(names)])
+{
+    const struct kvm_stats *s = &v->vm->stats;
+    for (unsigned i = 0; v->stats_fd >= 0 && i < ARRAY_SIZE(names); i++)
         if (!s->at[i] || pread(v->stats_fd, &out[i], sizeof out[i], (off_t)s->at[i]) != (ssize_t)sizeof out[i])
             out[i] = 0;
 }
@@ -79,14 +85,13 @@ void kvm_stats_get(struct engine_vm *evm, struct engine_stats *out)
 {
     struct kvm_vm *vm = kvm_vm_of(evm);
     *out = (struct engine_stats){0};
-    pthread_mutex_lock(&vm->stats.lock);
+    pthread_mutex_lock(&vm->stats_lock);
     for (uint32_t i = 0; i < vm->cfg.vcpus; i++) {
         uint64_t n[ARRAY_SIZE(names)] = {0};
-        if (vm->has_stats)
-            read_vcpu(&vm->vcpu[i], n);
+        read_vcpu(&vm->vcpu[i], n);
         own_counts(&vm->vcpu[i], n);
         add(out, n);
     }
     out->inhibits_known = kvm_inhibit_read(vm, &out->inhibits);
-    pthread_mutex_unlock(&vm->stats.lock);
+    pthread_mutex_unlock(&vm->stats_lock);
 }

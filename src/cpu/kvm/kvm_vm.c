@@ -73,15 +73,17 @@ static int open_device(struct kvm_vm *vm, struct err *e)
     return 0;
 }
 
-/* A vCPU is a file, its statistics another, which it can do without; and the usual limit of 1024 is a soft one. */
-static void raise_file_limit(uint32_t vcpus)
+/* A vCPU is a file, and the usual limit of 1024 is a soft one. True: there is room for `files` and for some more. */
+static bool raise_file_limit(rlim_t files)
 {
     struct rlimit r;
-    rlim_t want = 2 * vcpus + FILES_SPARE;
-    if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur >= want)
-        return;
+    rlim_t want = files + FILES_SPARE;
+    if (getrlimit(RLIMIT_NOFILE, &r))
+        return false;
+    if (r.rlim_cur >= want)
+        return true;
     r.rlim_cur = r.rlim_max < want ? r.rlim_max : want;
-    setrlimit(RLIMIT_NOFILE, &r);
+    return !setrlimit(RLIMIT_NOFILE, &r) && r.rlim_cur >= want;
 }
 
 /* ---- the machine ---- */
@@ -175,7 +177,8 @@ static int set_options(struct kvm_vm *vm, struct err *e)
         vm->has_clear_dirty =
             kvm_enable(s, vm->fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) >= 0;
     vm->has_xcrs = kvm_cap(s, vm->dev, KVM_CAP_XCRS);
-    vm->has_stats = kvm_cap(s, vm->dev, KVM_CAP_BINARY_STATS_FD);
+    /* the statistics of a vCPU are another file, which must not take the place of a vCPU */
+    vm->has_stats = kvm_cap(s, vm->dev, KVM_CAP_BINARY_STATS_FD) && raise_file_limit(2 * (rlim_t)vm->cfg.vcpus);
     int xsave = kvm_cap(s, vm->fd, KVM_CAP_XSAVE2);
     vm->xsave_size = !kvm_cap(s, vm->dev, KVM_CAP_XSAVE) ? 0 : max_u64(sizeof(struct kvm_xsave), (uint64_t)xsave);
     int size = kvm_io(s, vm->dev, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -232,8 +235,6 @@ static int make_vcpu(struct kvm_vcpu *v, const struct kvm_cpuid_table *supported
     if (rc < 0)
         return vcpu_error(v, rc, "mapping its state", e);
     v->run = shared;
-    if (vm->has_stats)
-        v->stats_fd = kvm_io(vm->sys, v->fd, KVM_GET_STATS_FD, 0);
     if (v->idx.i == 0)
         learn_tsc(vm, v);
     kvm_cpuid_build(supported, &vm->model, v->id, scratch);
@@ -242,6 +243,8 @@ static int make_vcpu(struct kvm_vcpu *v, const struct kvm_cpuid_table *supported
         return vcpu_error(v, rc, "KVM_SET_CPUID2", e);
     if (vm->model.std7_edx & CPUID_7_EDX_ARCH_CAPS)
         kvm_msr_set(v, MSR_ARCH_CAPS, vm->model.arch_capabilities);
+    kvm_stats_open(v);
+    kvm_apic_first(v);
     return 0;
 }
 
@@ -278,7 +281,7 @@ static void kvm_vm_destroy(struct engine_vm *evm)
         vcpu_fini(&vm->vcpu[i]);
     kvm_irq_fini(vm);
     kvm_dirty_fini(vm);
-    pthread_mutex_destroy(&vm->stats.lock);
+    pthread_mutex_destroy(&vm->stats_lock);
     if (vm->fd >= 0)
         close(vm->fd);
     if (vm->dev >= 0)
@@ -326,7 +329,7 @@ int kvm_vm_create_on(const struct kvm_sys *sys, const struct engine_config *c, s
         return err_set(e, -ENOMEM, "out of memory for the engine");
     *vm = (struct kvm_vm){.cfg = *c, .model = *c->cpuid, .sys = sys, .dev = -1, .fd = -1, .inhibit_trace = -1};
     vm->cfg.ids = NULL;
-    pthread_mutex_init(&vm->stats.lock, NULL);
+    pthread_mutex_init(&vm->stats_lock, NULL);
     kvm_dirty_init(vm);
     rc = open_device(vm, e);
     if (!rc)
