@@ -1,6 +1,8 @@
 #!/bin/sh
 # bench.sh: the benchmark table. Boots of Debian's kernel with SIZES ("1 300 1024") CPUs, from start to power-off: wall
 # seconds, CPU seconds, and host memory past the guest's own; QEMU's TCG beside it when it is installed (QEMU=0: not).
+# Where there is a KVM also how long it takes to build a machine of CREATE ("288 1024") vCPUs that does not run (-S), beside
+# QEMU's with the same options.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
@@ -67,6 +69,57 @@ for n in ${SIZES:-1 300 1024}; do
     row qemu-tcg "$n"
     [ "$up" != "" ] || sed -n '1s/^/           /p' "$work/out" # why not
 done
+
+# until_line FILE WORD: seconds since `start` when WORD is in FILE, or "none" if the process ends or a minute passes.
+until_line() {
+    took=none
+    for _ in $(seq 6000); do
+        if grep -q "$2" "$1" 2>/dev/null; then
+            took=$(echo "$start $(date +%s.%N)" | awk '{ printf "%.2f", $2 - $1 }')
+            break
+        fi
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.01
+    done
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+
+create_row() {
+    printf '%-10s %6s %8s' "$1" "$2" "$took"
+    [ "$took" != none ] || printf '  %s' "$(tail -n 1 "$work/out" | cut -c1-100)" # why not
+    echo
+}
+
+# The monitor answers once the machine is built.
+create() {
+    n=$1
+    : >"$work/out"
+    start=$(date +%s.%N)
+    "$hecaton" -S -accel kvm -smp "$n" -m 4G -kernel "$kernel" -machine boot=linux64 -device intel-iommu,intremap=on,eim=on \
+        </dev/null >"$work/out" 2>&1 &
+    pid=$!
+    until_line "$work/out" "built, and waiting"
+    create_row hecaton "$n"
+    [ "${QEMU:-1}" != 0 ] && command -v qemu-system-x86_64 >/dev/null || return 0
+    : >"$work/out"
+    printf '{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n' >"$work/asked"
+    start=$(date +%s.%N)
+    # Without arch-capabilities: QEMU 7.2 aborts on a KVM whose value it can't set.
+    tail -f -n +1 "$work/asked" 2>/dev/null | qemu-system-x86_64 -S -accel kvm -machine q35,kernel-irqchip=split \
+        -cpu host,arch-capabilities=off -smp "$n" -m 4G -kernel "$kernel" -device intel-iommu,intremap=on,eim=on \
+        -display none -serial null -qmp stdio >"$work/out" 2>&1 &
+    pid=$!
+    until_line "$work/out" '"prelaunch"'
+    create_row qemu-kvm "$n"
+}
+
+if [ -w /dev/kvm ]; then
+    printf '\n%-10s %6s %8s\n' 'build, -S' CPUs 'wall s'
+    for n in ${CREATE:-288 1024}; do
+        create "$n"
+    done
+fi
 
 for b in "$build"/release/bench/bench_*; do
     [ -x "$b" ] && [ -f "$b" ] || continue

@@ -228,7 +228,9 @@ static int get_ready(struct session *s, struct err *e)
 static int run_machine(struct session *s, struct err *e)
 {
     int rc = get_ready(s, e);
-    if (!rc && !s->waits)
+    if (!rc && s->waits)
+        say(s, "built, and waiting: kill -CONT %d lets it run", (int)getpid());
+    else if (!rc)
         rc = machine_start(s->m, e);
     if (rc)
         return rc;
