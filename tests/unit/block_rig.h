@@ -7,12 +7,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -199,6 +202,34 @@ static inline int brig_wait(pid_t pid)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/* Run an NBD server in the foreground, listening on DIR/sock, and wait until it answers there. */
+static inline pid_t brig_serve(const struct brig *r, char *const argv[])
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s/sock", r->dir);
+    pid_t pid = fork();
+    if (!pid) {
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    for (int rc = -1; rc; usleep(1000)) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        rc = connect(fd, (struct sockaddr *)&a, sizeof a);
+        close(fd);
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+    }
+    return pid;
+}
+
+static inline void brig_unserve(const struct brig *r, pid_t pid)
+{
+    char path[200];
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    snprintf(path, sizeof path, "%s/sock", r->dir);
+    unlink(path);
 }
 
 /* A child's rig, on its parent's file. */

@@ -1,7 +1,5 @@
 #include "block_mem_store.h"
 
-#include <sys/un.h>
-
 #define MIB (1u << 20)
 
 /* ---- pieces ---- */
@@ -138,7 +136,7 @@ static void one_process_writes_an_image(void **state)
 static void qemu_keeps_off_our_image_and_we_off_its(void **state)
 {
     struct brig *r = *state;
-    char cmd[300];
+    char cmd[300], socket[160];
     if (!brig_has("qemu-io") || !brig_has("qemu-nbd"))
         skip();
     brig_make_file(r, MIB);
@@ -148,10 +146,10 @@ static void qemu_keeps_off_our_image_and_we_off_its(void **state)
     assert_int_not_equal(system(cmd), 0);
     brig_close(r);
     assert_int_equal(system(cmd), 0);
-    brig_shell(r, "qemu-nbd --fork -t -f raw -k %s/sock --pid-file=%s/pid %s", r->dir, r->dir, r->file);
+    snprintf(socket, sizeof socket, "%s/sock", r->dir);
+    pid_t server = brig_serve(r, (char *[]){"qemu-nbd", "-t", "-f", "raw", "-k", socket, r->file, NULL});
     refuses(r, &(struct block_config){.format = "raw"}, -EAGAIN, "QEMU");
-    brig_shell(r, "cd %s && p=$(cat pid) && kill $p && while kill -0 $p 2>/dev/null; do :; done; rm -f pid sock",
-               r->dir);
+    brig_unserve(r, server);
     brig_open(r, &(struct block_config){.format = "raw"}, NULL);
 }
 

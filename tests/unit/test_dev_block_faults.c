@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -321,14 +320,13 @@ static void the_server_goes_when_we_are_killed(void **state)
 static void errors_of_a_server_are_the_requests(void **state)
 {
     struct brig *r = *state;
-    char address[200], buf[4096];
+    char address[200], socket[160], buf[4096];
     unsigned failed = 0, good = 0;
     if (!brig_has("nbdkit"))
         skip();
-    brig_shell(r,
-               "nbdkit -U %s/sock -P %s/pid --filter=error memory 16M error=ENOSPC error-pread-rate=50%% "
-               "error-pwrite-rate=50%%",
-               r->dir, r->dir);
+    snprintf(socket, sizeof socket, "%s/sock", r->dir);
+    pid_t server = brig_serve(r, (char *[]){"nbdkit", "-f", "-U", socket, "--filter=error", "memory", "16M",
+                                            "error=ENOSPC", "error-pread-rate=50%", "error-pwrite-rate=50%", NULL});
     snprintf(address, sizeof address, "nbd+unix:///?socket=%s/sock", r->dir);
     brig_open(r, &(struct block_config){.file = address}, NULL);
     for (unsigned i = 0; i < 100; i++) {
@@ -339,17 +337,17 @@ static void errors_of_a_server_are_the_requests(void **state)
     }
     assert_true(failed && good);
     brig_close(r);
-    brig_shell(r, "cd %s && p=$(cat pid) && kill $p && while kill -0 $p 2>/dev/null; do :; done; rm -f pid sock",
-               r->dir);
+    brig_unserve(r, server);
 }
 
 static void an_address_that_is_read_only_needs_to_be_taken_so(void **state)
 {
     struct brig *r = *state;
-    char address[200], buf[512] = {1};
+    char address[200], socket[160], buf[512] = {1};
     if (!brig_has("nbdkit"))
         skip();
-    brig_shell(r, "nbdkit -r -U %s/sock -P %s/pid memory 16M", r->dir, r->dir);
+    snprintf(socket, sizeof socket, "%s/sock", r->dir);
+    pid_t server = brig_serve(r, (char *[]){"nbdkit", "-f", "-r", "-U", socket, "memory", "16M", NULL});
     snprintf(address, sizeof address, "nbd+unix:///?socket=%s/sock", r->dir);
     assert_int_equal(brig_try(r, &(struct block_config){.file = address}, NULL), -EROFS);
     assert_non_null(strstr(r->e.msg, "readonly=on"));
@@ -361,8 +359,7 @@ static void an_address_that_is_read_only_needs_to_be_taken_so(void **state)
     assert_int_equal(brig_read(r, 0, buf, 512), 0);
     assert_int_equal(buf[0], 0);
     brig_close(r);
-    brig_shell(r, "cd %s && p=$(cat pid) && kill $p && while kill -0 $p 2>/dev/null; do :; done; rm -f pid sock",
-               r->dir);
+    brig_unserve(r, server);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, brig_set_up, brig_tear_down)

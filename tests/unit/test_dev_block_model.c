@@ -2,11 +2,9 @@
  * and what was flushed is in the file afterwards. */
 #include "block_mem_store.h"
 
-#include <signal.h>
-
 #define DISK   (24u << 20) /* more than a leaf of the overlay's map */
 #define BATCH  24u
-#define ROUNDS (HEC_HOSTILE ? 30u : 60u)
+#define ROUNDS (HEC_HOSTILE ? 20u : 40u)
 #define IOVS   80u /* more than a slot has */
 
 struct way {
@@ -161,19 +159,12 @@ static void compare_all(struct brig *r, struct model *m)
     free(j.buf);
 }
 
-static pid_t serve(const struct brig *r, char *address, size_t size)
+static pid_t serve(struct brig *r, char *address, size_t size)
 {
     char socket[160];
     snprintf(socket, sizeof socket, "%s/sock", r->dir);
     snprintf(address, size, "nbd+unix:///?socket=%s", socket);
-    pid_t pid = fork();
-    if (!pid) {
-        execlp("qemu-nbd", "qemu-nbd", "-t", "-f", "qcow2", "--discard=unmap", "-k", socket, r->file, (char *)NULL);
-        _exit(127);
-    }
-    while (access(socket, F_OK))
-        usleep(1000);
-    return pid;
+    return brig_serve(r, (char *[]){"qemu-nbd", "-t", "-f", "qcow2", "--discard=unmap", "-k", socket, r->file, NULL});
 }
 
 static void make_image(struct brig *r, const struct way *w, struct model *m)
@@ -218,10 +209,8 @@ static void run_way(struct brig *r, const struct way *w)
         compare_all(r, &m);
         brig_close(r);
     }
-    if (server) {
-        kill(server, SIGTERM);
-        waitpid(server, NULL, 0);
-    }
+    if (server)
+        brig_unserve(r, server);
     unlink(r->file);
     free(m.disk);
     free(m.unknown);
