@@ -123,9 +123,12 @@ static void begin_waiting(struct block *b)
     }
 }
 
+/* What requests' ends bring is sent in one go when all have been told. */
 void block_kick(struct block *b)
 {
     assert(ioloop_here(b->loop));
+    if (b->delivering)
+        return;
     begin_waiting(b);
     b->base->ops->kick(b->base);
     if (b->overlay)
@@ -149,6 +152,7 @@ static void deliver(void *opaque)
     struct block_request *list = b->finished;
     b->finished = NULL;
     b->finished_end = &b->finished;
+    b->delivering = true;
     while (list) {
         struct block_request *r = list;
         list = r->next;
@@ -158,6 +162,7 @@ static void deliver(void *opaque)
         count(b, r, result);
         r->done(r, result);
     }
+    b->delivering = false;
     block_kick(b);
 }
 

@@ -139,6 +139,7 @@ struct block {
     unsigned busy;                                  /* slots in use */
     bool exclusive;                                 /* the one request in its slot must be alone */
     bool sync_failed;
+    bool delivering;
     bool closing;
     _Atomic uint64_t requests[5], bytes[5], failed; /* (a) */
 };

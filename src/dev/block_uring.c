@@ -31,24 +31,34 @@ static struct uring *of(struct store *s)
     return container_of(s, struct uring, s);
 }
 
-static void prepare(struct io_uring_sqe *q, const struct uring *u, const struct store_io *io)
+/* The file isn't registered with the ring: that would keep it open, and locked, until the kernel gets round to taking
+ * the ring down, which may be after this process is gone. */
+static void prepare(struct io_uring_sqe *q, int file, const struct store_io *io)
 {
+    const struct iovec *one = io->iovs == 1 ? io->iov : NULL;
     switch (io->op) {
     case STORE_READ:
-        io_uring_prep_readv(q, u->fd, io->iov, io->iovs, io->off);
+        if (one)
+            io_uring_prep_read(q, file, one->iov_base, (unsigned)one->iov_len, io->off);
+        else
+            io_uring_prep_readv(q, file, io->iov, io->iovs, io->off);
         break;
     case STORE_WRITE:
-        io_uring_prep_writev2(q, u->fd, io->iov, io->iovs, io->off, io->fua ? RWF_DSYNC : 0);
+        if (one)
+            io_uring_prep_write(q, file, one->iov_base, (unsigned)one->iov_len, io->off);
+        else
+            io_uring_prep_writev(q, file, io->iov, io->iovs, io->off);
+        q->rw_flags = io->fua ? RWF_DSYNC : 0;
         break;
     case STORE_SYNC:
-        io_uring_prep_fsync(q, u->fd, IORING_FSYNC_DATASYNC);
+        io_uring_prep_fsync(q, file, IORING_FSYNC_DATASYNC);
         break;
     case STORE_DISCARD:
     case STORE_PUNCH:
-        io_uring_prep_fallocate(q, u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->off, (off_t)io->len);
+        io_uring_prep_fallocate(q, file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->off, (off_t)io->len);
         break;
     case STORE_ZERO:
-        io_uring_prep_fallocate(q, u->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)io->off, (off_t)io->len);
+        io_uring_prep_fallocate(q, file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)io->off, (off_t)io->len);
         break;
     }
 }
@@ -58,7 +68,7 @@ static void put(struct store *s, struct store_io *io)
 {
     struct uring *u = of(s);
     struct io_uring_sqe *q = io_uring_get_sqe(&u->ring);
-    prepare(q, u, io);
+    prepare(q, u->fd, io);
     io_uring_sqe_set_data(q, io);
     u->queued++;
 }
@@ -151,7 +161,8 @@ static const struct store_ops uring_ops = {
 
 static bool knows_all(struct io_uring *ring)
 {
-    static const int needed[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+    static const int needed[] = {IORING_OP_READ,   IORING_OP_WRITE, IORING_OP_READV,
+                                 IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
     struct io_uring_probe *p = io_uring_get_probe_ring(ring);
     bool all = p;
     for (size_t i = 0; p && i < ARRAY_SIZE(needed); i++)
@@ -166,10 +177,10 @@ static int make_ring(struct uring *u)
     int rc = io_uring_queue_init(BLOCK_SLOTS, &u->ring, IORING_SETUP_CLAMP);
     if (rc)
         return rc;
-    if (knows_all(&u->ring) && u->ring.features & IORING_FEAT_NODROP)
-        return 0;
-    io_uring_queue_exit(&u->ring);
-    return -ENOSYS;
+    rc = knows_all(&u->ring) && u->ring.features & IORING_FEAT_NODROP ? 0 : -ENOSYS;
+    if (rc)
+        io_uring_queue_exit(&u->ring);
+    return rc;
 }
 
 int block_uring_create(const struct block_file *f, struct ioloop *loop, struct store **out)
@@ -177,6 +188,7 @@ int block_uring_create(const struct block_file *f, struct ioloop *loop, struct s
     struct uring *u = calloc(1, sizeof *u);
     if (!u)
         return -ENOMEM;
+    u->fd = f->fd;
     int rc = make_ring(u);
     if (rc) {
         free(u);
@@ -184,7 +196,6 @@ int block_uring_create(const struct block_file *f, struct ioloop *loop, struct s
     }
     u->s = f->traits;
     u->s.ops = &uring_ops;
-    u->fd = f->fd;
     u->loop = loop;
     u->watch = (struct ioloop_fd){.fn = ready, .opaque = u, .fd = u->ring.ring_fd};
     ioloop_timer_init(&u->retry, retry, u);

@@ -64,10 +64,11 @@ static void nothing(void *opaque)
 {
 }
 
-/* Whatever was ready before has been served when this returns: twice round. */
+/* Whatever was ready before has been served when this returns: calls are bells, and after some of them the loop looks
+ * at its descriptors and timers. */
 static void settle(struct rig *r)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 50; i++)
         ioloop_call(r->loop, nothing, NULL);
 }
 
