@@ -2,6 +2,8 @@
 
 #include "base/bits.h"
 #include "cli/command.h"
+#include "cpu/kvm/kvm.h"
+#include "vm/accel.h"
 #include "vm/config.h"
 
 #include <errno.h>
@@ -64,20 +66,28 @@ void doctor_host(FILE *out, const struct host *h)
          h->overcommit == 2 ? "; vm.overcommit_memory=2: all guest memory is committed at once" : "");
     line(out, "processes", "%s (ulimit -u): hecaton needs a thread a host CPU; KVM one a vCPU",
          count_text(h->limit_nproc, a));
-    line(out, "open files", "%s (ulimit -n): KVM needs one a vCPU", count_text(h->limit_nofile, a));
+    line(out, "open files", "%s (ulimit -n), %s at most (ulimit -Hn): KVM needs one a vCPU",
+         count_text(h->limit_nofile, a), count_text(h->limit_nofile_hard, b));
 }
 
 /* ---- the built-in engine ---- */
 
-/* The machine as a user would ask for it, judged by the same check. */
-static bool config_works(FILE *out, uint32_t n)
+/* The machine as a user would ask for it. */
+static struct vm_config plain_machine(uint32_t n)
 {
     struct vm_config c;
-    struct err e = {{0}};
     vm_config_init(&c);
     c.smp = (struct vm_smp){.cpus = n};
     c.mem_size = max_u64(vm_config_linux_mem(n), VM_MEM_DEFAULT);
     c.kernel = "vmlinuz";
+    return c;
+}
+
+/* Judged by the same check as a run. */
+static bool config_works(FILE *out, uint32_t n)
+{
+    struct err e = {{0}};
+    struct vm_config c = plain_machine(n);
     bool ok = !vm_config_topology(&c.smp, &e) && !config_check(&c, &e);
     if (ok)
         line(out, "machine", "%u CPUs, APIC IDs up to %u%s", n, vm_config_max_id(&c),
@@ -108,6 +118,34 @@ bool doctor_engine(FILE *out, const struct host *h, uint32_t n)
     return ok && mapped;
 }
 
+/* ---- which of the two ---- */
+
+static const char *reason(const struct vm_config *c, const struct kvm_probe *p, const struct err *said)
+{
+    if (said->msg[0])
+        return said->msg;
+    if (c->engine == VM_ACCEL_KVM)
+        return "this host's KVM runs unmodified guests";
+    if (p->open_errno)
+        return "/dev/kvm does not open";
+    return "this host's KVM is one in software, which runs no unmodified kernel; -accel kvm takes it all the same, for "
+           "bare-metal programs";
+}
+
+void doctor_choice(FILE *out, const struct kvm_probe *p, uint32_t n)
+{
+    struct err said = {{0}}, e = {{0}};
+    struct vm_config c = plain_machine(n);
+    fprintf(out, "Without -accel, %u CPUs\n", n);
+    if (vm_config_topology(&c.smp, &e) || accel_choose(&c, p, &said, &e)) {
+        line(out, "engine", "none: %s", e.msg);
+    } else {
+        line(out, "engine", "%s", c.engine == VM_ACCEL_KVM ? "KVM" : "hecaton's own");
+        line(out, "because", "%s", reason(&c, p, &said));
+    }
+    vm_config_fini(&c);
+}
+
 /* ---- the command ---- */
 
 static int count(const char *s, uint32_t *n, struct err *e)
@@ -124,6 +162,7 @@ static int report(FILE *out, uint32_t n)
 {
     struct host h;
     struct host_kvm k;
+    struct kvm_probe p;
     host_read(&h, "");
     host_kvm_read(&k, "/dev/kvm");
     doctor_host(out, &h);
@@ -131,6 +170,9 @@ static int report(FILE *out, uint32_t n)
     bool ok = doctor_engine(out, &h, n);
     putc('\n', out);
     doctor_kvm(out, &h, &k, n);
+    putc('\n', out);
+    kvm_probe(&p);
+    doctor_choice(out, &p, n);
     putc('\n', out);
     doctor_settings(out, n);
     return ok ? 0 : EXIT_RUNTIME;

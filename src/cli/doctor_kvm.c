@@ -50,7 +50,8 @@ static void show_hardware(FILE *out, const struct host *h)
     else
         fputs("  hardware        neither VMX nor SVM in /proc/cpuinfo, and yet a KVM: one in software. Guests that are "
               "not\n"
-              "                  of its own paravirtual kind are emulated at a few million instructions a second\n",
+              "                  of its own paravirtual kind are emulated at a few million instructions a second, and\n"
+              "                  stop where it has not an instruction: bare-metal programs run, kernels do not\n",
               out);
     fprintf(out, "  modules         %s\n", h->kvm_modules[0] ? h->kvm_modules : "built in, or not listed");
     if (h->nested[0])
@@ -106,15 +107,14 @@ static const char *stopped_by(const struct host *h, const struct host_kvm *k, ui
         return "IDs past 254 need KVM_CAP_X2APIC_API";
     if (n > h->limit_nproc)
         return "a thread a vCPU is more than ulimit -u";
-    if (n + UINT64_C(64) > h->limit_nofile)
-        return "a file a vCPU is more than ulimit -n: raise it";
+    if (n + UINT64_C(64) > h->limit_nofile_hard)
+        return "a file a vCPU is more than ulimit -Hn: raise it";
     return NULL;
 }
 
 bool doctor_kvm(FILE *out, const struct host *h, const struct host_kvm *k, uint32_t n)
 {
-    fprintf(out, "KVM, %u CPUs with APIC IDs up to %u (hecaton itself does not use KVM in this version)\n", n,
-            max_id_of(n));
+    fprintf(out, "KVM, %u CPUs with APIC IDs up to %u\n", n, max_id_of(n));
     if (k->open_errno) {
         not_opened(out, h, k->open_errno);
         return false;

@@ -195,6 +195,9 @@ void host_read(struct host *h, const char *root)
     h->limit_as = rlimit_of(RLIMIT_AS);
     h->limit_nproc = rlimit_of(RLIMIT_NPROC);
     h->limit_nofile = rlimit_of(RLIMIT_NOFILE);
+    struct rlimit files;
+    bool unlimited = getrlimit(RLIMIT_NOFILE, &files) || files.rlim_max == RLIM_INFINITY;
+    h->limit_nofile_hard = unlimited ? HOST_UNLIMITED : files.rlim_max;
 }
 
 /* ---- /dev/kvm ---- */

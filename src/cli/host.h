@@ -18,6 +18,7 @@ struct host {
     uint64_t mem_total, mem_available, mem_limit; /* bytes; limit: the least of the control groups', or unlimited */
     uint64_t swap_free;
     uint64_t limit_as, limit_nproc, limit_nofile; /* rlimits */
+    uint64_t limit_nofile_hard;                   /* as far as a process may raise it by itself */
     unsigned overcommit;                          /* 0 guess, 1 always, 2 never */
     char kvm_modules[96];                         /* "kvm kvm_amd", as loaded */
     char apicv[64], nested[64];                   /* "kvm_intel enable_apicv=Y"; empty: no such parameter */

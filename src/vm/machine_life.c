@@ -3,6 +3,7 @@
 #include "boot/boot.h"
 #include "vm/firmware.h"
 #include "vm/reset.h"
+#include "vm/snapshot.h"
 #include "x86/cpu.h"
 
 #include <errno.h>
@@ -232,35 +233,6 @@ bool machine_is_dead(struct machine *m)
     return true;
 }
 
-static uint64_t fnv(uint64_t h, const void *p, uint64_t n)
-{
-    for (const uint8_t *b = p; n; n--)
-        h = (h ^ *b++) * UINT64_C(0x100000001b3);
-    return h;
-}
-
-/* Field by field: the structure has padding, which nobody sets. */
-static uint64_t hash_cpu(uint64_t h, const struct cpu_state *s)
-{
-    const uint64_t plain[] = {s->rip,        s->rflags,         s->cr0,           s->cr2,          s->cr3,
-                              s->cr4,        s->efer,           s->star,          s->lstar,        s->cstar,
-                              s->fmask,      s->kernel_gs_base, s->sysenter_cs,   s->sysenter_esp, s->sysenter_eip,
-                              s->pat,        s->tsc_aux,        s->misc_enable,   s->spec_ctrl,    s->feat_ctl,
-                              s->tsc_offset, s->tsc_adjust,     s->mtrr_def_type, s->mcg_status,   s->umwait_control,
-                              s->xcr0,       s->activity,       s->nmi_blocked,   s->int_shadow,   s->gdtr.base,
-                              s->gdtr.limit, s->idtr.base,      s->idtr.limit};
-    h = fnv(h, s->gpr, sizeof s->gpr);
-    h = fnv(h, plain, sizeof plain);
-    for (unsigned i = 0; i < SEG_COUNT; i++) {
-        const uint64_t seg[] = {s->seg[i].base, s->seg[i].limit, s->seg[i].attr, s->seg[i].sel};
-        h = fnv(h, seg, sizeof seg);
-    }
-    h = fnv(h, s->dr, sizeof s->dr);
-    h = fnv(h, s->mtrr_fixed, sizeof s->mtrr_fixed);
-    h = fnv(h, s->mtrr_phys, sizeof s->mtrr_phys);
-    return fnv(h, &s->fx, offsetof(struct cpu_fx, reserved1));
-}
-
 /* RAM a word at a time: gigabytes of it. Pages that were never touched are zero and change the hash like any other. */
 static uint64_t hash_ram(uint64_t h, const uint8_t *p, uint64_t n)
 {
@@ -272,10 +244,10 @@ static uint64_t hash_ram(uint64_t h, const uint8_t *p, uint64_t n)
 uint64_t machine_hash(struct machine *m)
 {
     uint64_t h = runner_hash(m->runner);
-    struct cpu_state s;
+    struct machine_cpu c;
     for (uint32_t i = 0; i < m->cfg->smp.cpus; i++) {
-        m->ops->get_state(m->ops->vcpu(m->engine, VCPU_IDX(i)), &s);
-        h = hash_cpu(h, &s);
+        machine_cpu_get(m, VCPU_IDX(i), &c);
+        h = machine_cpu_hash(h, &c);
     }
     h = hash_ram(h, m->ram.low, m->ram.low_size);
     return hash_ram(h, m->ram.high, m->ram.high_size);

@@ -1,6 +1,7 @@
 /* hecaton doctor: facts read from a made-up host, and what they mean. */
 #include "base/bits.h"
 #include "cli/doctor.h"
+#include "cpu/kvm/kvm.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -116,7 +117,8 @@ static const struct host big = {.cpus = 4,
                                 .mem_limit = HOST_UNLIMITED,
                                 .limit_as = HOST_UNLIMITED,
                                 .limit_nproc = HOST_UNLIMITED,
-                                .limit_nofile = 1024};
+                                .limit_nofile = 1024,
+                                .limit_nofile_hard = 1024};
 static const struct host_kvm good = {
     .api_version = 12, .max_vcpus = 1024, .nr_vcpus = 4, .max_vcpu_id = 4096, .split = 1, .x2apic_api = 3};
 
@@ -190,6 +192,28 @@ static void test_kvm_closed(void **state)
     kvm_says(&h, &k, 8, "8 CPUs          no: its API version");
 }
 
+static void choice_says(const struct kvm_probe *p, uint32_t n, const char *want)
+{
+    struct report r;
+    doctor_choice(begin(&r), p, n);
+    expect(&r, want);
+    end(&r);
+}
+
+static void test_choice(void **state)
+{
+    struct kvm_probe p = {.api_version = 12, .hardware = true, .max_vcpus = 1024, .max_vcpu_ids = 4096};
+    choice_says(&p, 300, "engine          KVM");
+    choice_says(&p, 300, "runs unmodified guests");
+    choice_says(&p, 2000, "engine          hecaton's own");
+    choice_says(&p, 2000, "KVM_CAP_MAX_VCPUS");
+    p.hardware = false;
+    choice_says(&p, 300, "engine          hecaton's own");
+    choice_says(&p, 300, "one in software");
+    p.open_errno = ENOENT;
+    choice_says(&p, 300, "/dev/kvm does not open");
+}
+
 static void test_settings(void **state)
 {
     struct report r;
@@ -237,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_engine),
         cmocka_unit_test(test_kvm),
         cmocka_unit_test(test_kvm_closed),
+        cmocka_unit_test(test_choice),
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_command),
     };
