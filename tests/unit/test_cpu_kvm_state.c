@@ -275,6 +275,8 @@ static void apic_returns(struct both *b, unsigned i, const struct cpu_apic *a)
     assert_true(engine_soft.set_apic(soft_of(b, i), a));
     engine_soft.get_apic(soft_of(b, i), &back);
     same_apic(a, &back);
+    if (!b->k.vm) /* no /dev/kvm: the built-in engine alone */
+        return;
     there_and_back(b, i, &s, &back);
     same_apic(a, &back);
 }
@@ -284,8 +286,8 @@ static void apics_return(void **state)
     struct both b;
     struct cpu_state s;
     struct cpu_apic a = {0};
-    RIG_OR_SKIP(&b.k);
-    both_init(&b, true);
+    rig_prepare(&b.k);
+    both_init(&b, rig_have_kvm());
     for (unsigned i = 0; i < RIG_CPUS; i++) {
         fill_state(&s, i == 0);
         engine_soft.set_state(soft_of(&b, i), &s);
@@ -304,8 +306,8 @@ static void pending_events_return(void **state)
     struct both b;
     struct cpu_state s;
     struct cpu_apic a = {0};
-    RIG_OR_SKIP(&b.k);
-    both_init(&b, true);
+    rig_prepare(&b.k);
+    both_init(&b, rig_have_kvm());
     fill_state(&s, false);
     engine_soft.set_state(soft_of(&b, CPU300), &s);
     fill_apic(&a, true, 300);

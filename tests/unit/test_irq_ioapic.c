@@ -287,10 +287,83 @@ static void lines_are_pins(void **state)
     teardown(&b);
 }
 
+/* ---- a port that wants to know pins ---- */
+
+struct listener {
+    struct irq pin[IOAPIC_PINS];
+    bool known[IOAPIC_PINS];
+    unsigned calls, delivered, unannounced;
+};
+
+static void hear_pin(void *opaque, unsigned pin, const struct irq *irq)
+{
+    struct listener *l = opaque;
+    l->calls++;
+    l->known[pin] = irq != NULL;
+    if (irq)
+        l->pin[pin] = *irq;
+}
+
+static int hear_irq(void *opaque, struct irq irq)
+{
+    struct listener *l = opaque;
+    bool known = false;
+    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+        known |= l->known[i] && l->pin[i].vector == irq.vector && l->pin[i].dest == irq.dest;
+    l->delivered++;
+    l->unannounced += irq.level && !known;
+    return 1;
+}
+
+static void set_entry(struct ioapic *io, unsigned pin, uint32_t low)
+{
+    ioapic_bus_ops.write(io, IOAPIC_REGSEL, 4, 0x10 + 2 * pin);
+    ioapic_bus_ops.write(io, IOAPIC_WINDOW, 4, low);
+}
+
+/* Levels are announced before they go out, as they go out; edges never; what a pin sent holds past its mask. */
+static void pins_are_announced(void **state)
+{
+    struct listener l = {.calls = 0};
+    struct remap remap;
+    struct ioapic *io;
+    struct err e = {""};
+    remap_init(&remap, true);
+    struct ioapic_config c = {.requester = REQUESTER_ID(0xf0f8),
+                              .ext_dest_id = true,
+                              .remap = &remap,
+                              .port = {.deliver = hear_irq, .pin = hear_pin, .opaque = &l}};
+    assert_int_equal(ioapic_create(&c, &io, &e), 0);
+    set_entry(io, 5, 0x41); /* edge */
+    ioapic_set_pin(io, 5, true);
+    assert_int_equal(l.delivered, 1);
+    assert_false(l.known[5]);
+    set_entry(io, 9, 0x8042);
+    assert_false(l.known[9]);
+    ioapic_set_pin(io, 9, true);
+    assert_true(l.known[9]);
+    assert_int_equal(l.pin[9].vector, 0x42);
+    set_entry(io, 9, 0x18042); /* masked while in service */
+    assert_true(l.known[9]);
+    set_entry(io, 9, 0x8043);
+    ioapic_eoi(io, 0x43);
+    assert_int_equal(l.pin[9].vector, 0x43);
+    set_entry(io, 9, 0x10043); /* edge, to end it */
+    assert_false(l.known[9]);
+    set_entry(io, 9, 0x8044);
+    assert_true(l.known[9]);
+    ioapic_reset(io);
+    assert_false(l.known[9]);
+    assert_int_equal(l.delivered, 4);
+    assert_int_equal(l.unannounced, 0);
+    ioapic_destroy(io);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registers),
+        cmocka_unit_test(pins_are_announced),
         cmocka_unit_test(narrow_and_odd_accesses_are_harmless),
         cmocka_unit_test(an_edge_is_one_interrupt),
         cmocka_unit_test(a_masked_edge_is_lost),

@@ -75,7 +75,7 @@ void kvm_irqfd_deassign(struct engine_vm *vm, unsigned gsi, int event_fd);
 /* ---- CPUID ---- */
 
 /* Fill `m` for -cpu `spec` as cpuid_model_init() does, but from what KVM supports of the host's CPU: every model name
- * means the host's CPU, flags take away from it or add what KVM can do and does not offer by itself. -EINVAL for flags
+ * means the host's CPU, flags take away from it or add what KVM can do and does not offer by itself. -ENOTSUP for flags
  * KVM has not; -errno if /dev/kvm does not answer. */
 int kvm_cpuid_model(struct cpuid_model *m, const char *spec, const struct cpu_topology *topo, uint32_t vcpus,
                     uint32_t max_apic_id, struct err *e);
