@@ -166,6 +166,8 @@ static void user_send(struct net *n, const struct net_hdr *hdr, const struct iov
         net_drop(n);
         return;
     }
+    if (!len)
+        return;
     slirp_input(u->slirp, u->scratch, (int)len);
     want_pass(u);
 }

@@ -45,8 +45,13 @@ static bool ipv4_passes(struct user_filter *f, uint8_t *frame, size_t *len, uint
     if (!ipv4_sound(ip, *len - L3) || get16be(ip + 6) & RESERVED)
         return false;
     *len = L3 + get16be(ip + 2);
-    if (get16be(ip + 6) & FRAGMENT && !net_user_reassemble(f->frags, frame, len, now))
-        return false;
+    if (get16be(ip + 6) & FRAGMENT) {
+        enum user_fragment r = net_user_reassemble(f->frags, frame, len, now);
+        if (r != FRAGMENT_LAST) {
+            *len = 0;
+            return r == FRAGMENT_KEPT;
+        }
+    }
     size_t head = (ip[0] & 15u) * 4;
     if (ip[9] == IPPROTO_TCP)
         return tcp_passes(f, ip + head, *len - L3 - head);

@@ -139,20 +139,18 @@ static size_t deliver(struct datagram *d, uint8_t *frame)
     return d->head_len + d->total;
 }
 
-bool net_user_reassemble(struct user_frags *f, uint8_t *frame, size_t *len, uint64_t now)
+enum user_fragment net_user_reassemble(struct user_frags *f, uint8_t *frame, size_t *len, uint64_t now)
 {
     unsigned head = (frame[L3] & 15u) * 4;
-    if (net_sum(frame + L3, head) != 0xffff)
-        return false;
-    struct datagram *d = find(f, frame + L3, now);
+    struct datagram *d = net_sum(frame + L3, head) == 0xffff ? find(f, frame + L3, now) : NULL;
     if (!d)
-        return false;
+        return FRAGMENT_BAD;
     if (!put(d, frame, head, (unsigned)*len - L3 - head)) {
         d->used = false;
-        return false;
+        return FRAGMENT_BAD;
     }
     if (!complete(d))
-        return false;
+        return FRAGMENT_KEPT;
     *len = deliver(d, frame);
-    return true;
+    return FRAGMENT_LAST;
 }

@@ -32,9 +32,10 @@ struct user_frags;
 /* IPv4 fragments that wait for the rest; a bounded number. NULL: no memory. */
 struct user_frags *net_user_frags_create(void);
 void net_user_frags_destroy(struct user_frags *f);
-/* `frame` is a fragment, its lengths checked. True: it was the last, and `frame` (NET_FRAME_MAX bytes) is the whole
- * datagram now. `now`: host ns. */
-bool net_user_reassemble(struct user_frags *f, uint8_t *frame, size_t *len, uint64_t now);
+enum user_fragment { FRAGMENT_BAD, FRAGMENT_KEPT, FRAGMENT_LAST };
+/* `frame` is a fragment, its lengths checked. If it was the last, `frame` (NET_FRAME_MAX bytes) is the whole datagram
+ * now. `now`: host ns. */
+enum user_fragment net_user_reassemble(struct user_frags *f, uint8_t *frame, size_t *len, uint64_t now);
 
 /* What the filter remembers. */
 struct user_filter {
@@ -43,8 +44,8 @@ struct user_filter {
     bool full;                /* no new sockets for now */
 };
 
-/* Whether libslirp may see a frame from the guest; it may be mended, and cut to its real length. What 4.7 asserts on,
- * keeps for ever or passes on against `restrict` ends here. `now`: host ns. */
+/* Whether libslirp may see a frame from the guest; it may be mended, and cut to its real length: 0 if it was kept.
+ * What 4.7 asserts on, keeps for ever or passes on against `restrict` ends here. `now`: host ns. */
 bool net_user_filter(struct user_filter *f, uint8_t *frame, size_t *len, uint64_t now);
 
 #endif
