@@ -30,6 +30,10 @@ bench: build ## the benchmark table
 oracle: build ## COUNT random instructions against the host's CPU
 	@scripts/oracle.sh
 
+nested: build ## the KVM engine under SVM inside QEMU: CPUS=16 at IDS=0,256-270
+	@scripts/deps.sh boot nested
+	@tests/nested/run.sh $${CPUS:-16} $${IDS:-0,256-270}
+
 kvm-diff: build ## STEPS random local APIC steps against Linux' KVM
 	@build/release/tests/diff/kvm_lapic -n $${STEPS:-1000000} -s $${SEED:-1}
 

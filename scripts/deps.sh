@@ -7,9 +7,10 @@ for group in "$@"; do
     build) packages="$packages gcc make cmake ninja-build pkg-config zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libseccomp-dev libslirp-dev liburing-dev libnbd-dev libcmocka-dev libzydis-dev acpica-tools" ;;
     boot) packages="$packages cpio gzip qemu-utils" ;;
     disk) packages="$packages mmdebstrap qemu-utils e2fsprogs fdisk openssh-client uidmap" ;;
+    nested) packages="$packages qemu-system-x86" ;;
     check) packages="$packages clang-format" ;;
     fuzz) packages="$packages clang llvm" ;;
-    *) echo "deps.sh: unknown group '$group' (build, boot, disk, check, fuzz)" >&2; exit 2 ;;
+    *) echo "deps.sh: unknown group '$group' (build, boot, disk, nested, check, fuzz)" >&2; exit 2 ;;
     esac
 done
 missing=
