@@ -123,6 +123,22 @@ static void multiboot(void **state)
     with_kernel(img_multiboot(0x100000, 4096, 0));
 }
 
+/* The same with vCPUs that are KVM's, and a thread each. */
+static void on_kvm(void **state)
+{
+    struct vm_config c = config("file:/dev/null");
+    struct img img = img_multiboot(0x100000, 4096, 0);
+    char *path = img_file(img.p, img.n);
+    if (access("/dev/kvm", R_OK | W_OK))
+        skip();
+    c.engine = VM_ACCEL_KVM;
+    c.kernel = path;
+    every_failure_is_an_error(&c);
+    unlink(path);
+    free(path);
+    free(img.p);
+}
+
 /* A reset that can't be done leaves a machine that is stopped; stopping it again is nothing. */
 static void a_failed_reset_leaves_a_stopped_machine(void **state)
 {
@@ -151,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bzimages),
         cmocka_unit_test(multiboot),
+        cmocka_unit_test(on_kvm),
         cmocka_unit_test(a_failed_reset_leaves_a_stopped_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
