@@ -1,5 +1,6 @@
 #include "vm/machine_priv.h"
 
+#include "cpu/kvm/kvm.h"
 #include "irq/inhibit.h"
 #include "vm/accel.h"
 #include "vm/firmware.h"
@@ -383,6 +384,14 @@ static int make_fabric(struct machine *m, struct err *e)
     return rc;
 }
 
+/* Who keeps routes that a remapping unit's tables gave: KVM, for devices that reach it without us. */
+static struct remap_stale route_keeper(struct machine *m)
+{
+    if (m->cfg->engine != VM_ACCEL_KVM)
+        return (struct remap_stale){.fn = NULL};
+    return (struct remap_stale){.fn = kvm_gsi_stale, .opaque = m->engine};
+}
+
 static int make_vtd(struct machine *m, struct err *e)
 {
     const struct vm_iommu *u = &m->cfg->iommu;
@@ -396,6 +405,7 @@ static int make_vtd(struct machine *m, struct err *e)
                            .scope = REQUESTER_ID(IOAPIC_REQUESTER),
                            .ram = &m->ram,
                            .port = m->port,
+                           .stale = route_keeper(m),
                            .trace = &m->trace};
     int rc = vtd_create(&c, &m->vtd, e);
     if (rc)
@@ -418,6 +428,7 @@ static int make_amdvi(struct machine *m, struct err *e)
                              .ram = &m->ram,
                              .remap = &m->remap,
                              .port = m->port,
+                             .stale = route_keeper(m),
                              .trace = &m->trace};
     int rc = amdvi_create(&c, &m->amdvi, e);
     if (rc)

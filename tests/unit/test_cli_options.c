@@ -64,7 +64,9 @@ static void the_users_line_is_understood(void **state)
     assert_string_equal(x->c.append, "console=ttyS0");
     assert_int_equal(x->c.serial[0].kind, VM_SERIAL_STDIO);
     assert_string_equal(x->c.serial[0].spec, "stdio");
-    assert_int_equal(x->c.accel[0], VM_ACCEL_SOFT);
+    assert_int_equal(x->c.accels, 0); /* the host's best */
+    assert_int_equal(x->c.sandbox, VM_AUTO);
+    assert_false(x->c.paused);
     assert_false(x->c.no_reboot || x->c.deterministic || x->c.debug_exit || x->c.pc_testdev);
     done(x);
 }
@@ -75,7 +77,7 @@ static void every_option_reaches_the_configuration(void **state)
         good("-M q35,accel=kvm:tcg,time=virtual,deterministic=on,seed=0x10,workers=3,firmware-x2apic=off,"
              "kernel-irqchip=off,boot=linux64,apic-ids=0,7,256-258,smm=off -smp 5 --kernel k -cpu max,x2apic=on "
              "-device isa-debug-exit,iobase=0x501,iosize=2 -device pc-testdev -name box,debug-threads=on "
-             "-no-reboot -no-shutdown -d irq,in_asm -D trace.log -serial file:/tmp/a=b,c");
+             "-no-reboot -no-shutdown -S -sandbox on,spawn=deny -d irq,in_asm -D trace.log -serial file:/tmp/a=b,c");
     assert_int_equal(x->c.accels, 2);
     assert_int_equal(x->c.accel[0], VM_ACCEL_KVM);
     assert_int_equal(x->c.accel[1], VM_ACCEL_SOFT);
@@ -94,7 +96,8 @@ static void every_option_reaches_the_configuration(void **state)
     assert_int_equal(x->c.debug_exit_base, 0x501);
     assert_int_equal(x->c.debug_exit_size, 2);
     assert_string_equal(x->c.name, "box");
-    assert_true(x->c.debug_threads && x->c.no_reboot && x->c.no_shutdown);
+    assert_true(x->c.debug_threads && x->c.no_reboot && x->c.no_shutdown && x->c.paused);
+    assert_int_equal(x->c.sandbox, VM_ON);
     assert_int_equal(x->c.trace_mask, TRACE_IRQ | TRACE_IN_ASM);
     assert_string_equal(x->c.trace_file, "trace.log");
     assert_string_equal(x->c.serial[0].spec, "file:/tmp/a=b,c");
@@ -168,6 +171,9 @@ static void mistakes_name_the_nearest_word(void **state)
         {"-machine deterministic=onn", "'on'"},
         {"-machine boot=phv", "'pvh'"},
         {"-accel sotf", "'soft'"},
+        {"-sandbox onn", "'on'"},
+        {"-sandbox on,spawn=allow", "-sandbox off"},
+        {"-sandbox on,spwan=deny", "'spawn'"},
         {"-machine accel=kvn", "'kvm'"},
         {"-cpu maxx", "'max'"},
         {"-cpu max,x2apci=off", "'x2apic'"},
