@@ -12,35 +12,32 @@
 #define MSIX_PBA    0x2000u
 #define IO_SIZE     32u
 
-void e1k_count64(struct e1000e *n, unsigned low, uint64_t by)
-{
-    uint64_t old = e1k_get64(n, low), sum = old > UINT64_MAX - by ? UINT64_MAX : old + by;
-    e1k_set(n, low, (uint32_t)sum);
-    e1k_set(n, low + 4, (uint32_t)(sum >> 32));
-}
-
 /* ---- state; the loop's thread ---- */
 
+/* Interrupts last, under their lock: whatever a vCPU raised meanwhile goes with the level it made. */
 void e1k_reset_now(struct e1000e *n)
 {
+    uint32_t wanted = atomic_load(&n->resets_wanted);
     trace(n->trace, TRACE_DEV, "e1000e: reset");
-    e1k_irq_reset(n);
     e1k_regs_reset(n);
+    e1k_irq_reset(n);
     memset(n->tx, 0, sizeof n->tx);
+    ioloop_timer_cancel(n->loop, &n->patience);
     atomic_store(&n->starved, false);
     atomic_store(&n->mastering, true);
-    atomic_store(&n->resetting, false);
+    atomic_store(&n->resets_done, wanted);
     net_resume(n->net);
 }
 
-/* CTRL was written: a reset, or mastering off or on again. Nothing is under way on this thread, so it is true at once.
- */
+/* CTRL or the command register was written: a reset, or mastering off or on again. Nothing is under way on this thread,
+ * so it is true at once; what waited for it goes on. */
 static void change_state(void *opaque)
 {
     struct e1000e *n = opaque;
-    if (atomic_load(&n->resetting))
+    if (e1k_resetting(n))
         e1k_reset_now(n);
     atomic_store(&n->mastering, !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF));
+    e1k_transmit(n);
 }
 
 /* ---- the PCI function ---- */
@@ -49,11 +46,18 @@ static void change_state(void *opaque)
 static void function_reset(struct pci_func *f)
 {
     struct e1000e *n = f->dev;
-    atomic_store(&n->resetting, true);
+    atomic_fetch_add(&n->resets_wanted, 1);
     ioloop_ring(n->loop, &n->state_bell);
 }
 
-static const struct pci_func_ops func_ops = {.reset = function_reset};
+static void config_written(struct pci_func *f, unsigned off, unsigned size)
+{
+    struct e1000e *n = f->dev;
+    if (off <= PCI_COMMAND && PCI_COMMAND < off + size)
+        ioloop_ring(n->loop, &n->state_bell);
+}
+
+static const struct pci_func_ops func_ops = {.reset = function_reset, .config_written = config_written};
 
 static int setup_function(struct e1000e *n, const struct e1000e_config *c, struct err *e)
 {
@@ -92,6 +96,7 @@ static void unplug(void *opaque)
     struct e1000e *n = opaque;
     net_set_peer(n->net, NULL);
     ioloop_timer_cancel(n->loop, &n->throttle);
+    ioloop_timer_cancel(n->loop, &n->patience);
     ioloop_bell_remove(n->loop, &n->tx_bell);
     ioloop_bell_remove(n->loop, &n->rx_bell);
     ioloop_bell_remove(n->loop, &n->state_bell);
@@ -120,6 +125,7 @@ int e1000e_create(const struct e1000e_config *c, struct e1000e **out, struct err
     ioloop_bell_init(&n->state_bell, change_state, n);
     ioloop_bell_init(&n->finish, e1k_finish, n);
     ioloop_timer_init(&n->throttle, e1k_throttle_ends, n);
+    ioloop_timer_init(&n->patience, e1k_patience_ends, n);
     e1k_nvm_init(n);
     int rc = setup_function(n, c, e);
     if (!rc)

@@ -47,7 +47,7 @@ static void update(struct e1000e *n)
         send_vectors(n, news);
     else if (pci_msi_on(&n->func) && news)
         msi_fire(&n->func, 0);
-    pci_intx_set(&n->func, active);
+    pci_intx_set(&n->func, e1k_get(n, R_ICR) & e1k_get(n, R_IMS)); /* a message may have cleared its cause */
 }
 
 void e1k_raise(struct e1000e *n, uint32_t causes)
@@ -101,44 +101,67 @@ void e1k_irq_reset(struct e1000e *n)
     update(n);
     pthread_mutex_unlock(&n->lock);
     ioloop_timer_cancel(n->loop, &n->throttle);
-    n->deferred = n->gathered = 0;
+    n->throttle_at = 0;
+    n->gathered = 0;
+    memset(n->deferred, 0, sizeof n->deferred);
     memset(n->next, 0, sizeof n->next);
 }
 
 /* ---- throttling. 7.4.6 "Interrupt Moderation" ---- */
 
-/* The vector a queue's causes go by, and the least time between two of its messages. */
-static uint64_t interval(struct e1000e *n, uint32_t causes, unsigned *v)
+/* The least time between two interrupts by `v`; without MSI-X all go by vector 0. */
+static uint64_t interval(struct e1000e *n, unsigned v)
 {
-    uint32_t cause = causes & C_VECTORS;
-    *v = 0;
-    if (!pci_msix_on(&n->func))
-        return (uint64_t)(e1k_get(n, R_ITR) & 0xffff) * ITR_UNIT;
-    if (!cause || !vector_of(n, cause & -cause, v))
-        return 0;
-    return (uint64_t)(e1k_get(n, R_EITR + 4 * *v) & 0xffff) * ITR_UNIT;
+    return (uint64_t)(e1k_get(n, pci_msix_on(&n->func) ? R_EITR + 4 * v : R_ITR) & 0xffff) * ITR_UNIT;
 }
 
-void e1k_raise_queue(struct e1000e *n, uint32_t causes)
+static void raise_by(struct e1000e *n, unsigned v, uint32_t causes, uint64_t now)
 {
-    unsigned v;
-    uint64_t now = clock_host_ns(), least = interval(n, causes, &v);
-    if (now < n->next[v]) {
-        if (!n->deferred)
-            ioloop_timer_arm(n->loop, &n->throttle, n->next[v]);
-        n->deferred |= causes;
+    if (now >= n->next[v]) {
+        n->next[v] = now + interval(n, v);
+        e1k_raise(n, causes);
         return;
     }
-    n->next[v] = now + least;
-    e1k_raise(n, causes);
+    n->deferred[v] |= causes;
+    if (n->throttle_at && n->throttle_at <= n->next[v])
+        return;
+    n->throttle_at = n->next[v];
+    ioloop_timer_arm(n->loop, &n->throttle, n->throttle_at);
+}
+
+/* Causes without a vector of their own go with the first that has one: a message is sent for none of them. */
+void e1k_raise_queue(struct e1000e *n, uint32_t causes)
+{
+    uint64_t now = clock_host_ns();
+    uint32_t by[E1K_VECTORS] = {0}, rest = causes;
+    unsigned v;
+    if (!pci_msix_on(&n->func)) {
+        raise_by(n, 0, causes, now);
+        return;
+    }
+    for (uint32_t left = causes & C_VECTORS; left; left &= left - 1)
+        if (vector_of(n, left & -left, &v)) {
+            by[v] |= left & -left;
+            rest &= ~(left & -left);
+        }
+    for (v = 0; v < E1K_VECTORS; v++)
+        if (by[v]) {
+            raise_by(n, v, by[v] | rest, now);
+            rest = 0;
+        }
+    if (rest)
+        e1k_raise(n, rest);
 }
 
 void e1k_throttle_ends(void *opaque)
 {
     struct e1000e *n = opaque;
-    uint32_t causes = n->deferred;
-    n->deferred = 0;
-    memset(n->next, 0, sizeof n->next);
-    if (causes)
-        e1k_raise_queue(n, causes);
+    uint64_t now = max_u64(clock_host_ns(), n->throttle_at);
+    n->throttle_at = 0;
+    for (unsigned v = 0; v < E1K_VECTORS; v++) {
+        uint32_t causes = n->deferred[v];
+        n->deferred[v] = 0;
+        if (causes)
+            raise_by(n, v, causes, now);
+    }
 }

@@ -138,6 +138,7 @@ enum e1k_cause {
 /* What the last context descriptor of a queue said. 7.2.7 "TCP/IP Context Transmit Descriptor Format". */
 struct e1k_context {
     uint8_t ipcss, ipcso, tucss, tucso, hdrlen, tucmd;
+    uint16_t ipcse, tucse; /* last bytes of what is summed; 0: the frame's */
     uint16_t mss;
 };
 
@@ -166,7 +167,8 @@ struct e1000e {
     uint16_t nvm[E1K_NVM_WORDS];        /* (c) */
     _Atomic uint32_t reg[E1K_MMIO / 4]; /* (a) */
     _Atomic uint16_t phy[E1K_PHY_REGS]; /* (a) */
-    _Atomic bool resetting;             /* (a) set by vCPUs, cleared by the loop */
+    _Atomic uint32_t resets_wanted;     /* (a) counted by vCPUs */
+    _Atomic uint32_t resets_done;       /* (a) up to which the loop has come: a reset asked for during one counts */
     _Atomic bool mastering;             /* (a) what STATUS says of it: the loop's word */
     _Atomic bool starved;               /* (a) the network was told that there is no room */
     _Atomic uint32_t io_address;        /* (a) IOADDR */
@@ -175,10 +177,13 @@ struct e1000e {
     struct ioloop_bell tx_bell, rx_bell, state_bell, finish;
     /* the loop's thread */
     struct e1k_tx tx[E1K_TX_QUEUES];
-    uint32_t gathered;          /* causes of frames received since `finish` was rung */
-    uint32_t deferred;          /* causes that wait for their vector's interval to end */
-    uint64_t next[E1K_VECTORS]; /* host ns before which a vector is not used */
+    uint32_t gathered;              /* causes of frames received since `finish` was rung */
+    uint32_t deferred[E1K_VECTORS]; /* causes that wait for their vector's interval to end */
+    uint64_t next[E1K_VECTORS];     /* host ns before which a vector is not used */
+    uint64_t throttle_at;           /* what `throttle` is armed for; 0: it is not */
     struct ioloop_timer throttle;
+    struct ioloop_timer patience; /* a frame waits for descriptors, and there are some already */
+    bool impatient;
 };
 
 static inline uint32_t e1k_get(struct e1000e *n, unsigned reg)
@@ -200,7 +205,16 @@ static inline void e1k_count(struct e1000e *n, unsigned reg, uint32_t by)
     while (!atomic_compare_exchange_weak(&n->reg[reg / 4], &old, old > UINT32_MAX - by ? UINT32_MAX : old + by))
         ;
 }
-void e1k_count64(struct e1000e *n, unsigned low, uint64_t by); /* the loop's thread */
+/* A pair of them. Each half is cleared by reading it, at any time: what was counted already is not counted again. */
+static inline void e1k_count64(struct e1000e *n, unsigned low, uint32_t by)
+{
+    if (atomic_fetch_add(&n->reg[low / 4], by) > UINT32_MAX - by)
+        atomic_fetch_add(&n->reg[low / 4 + 1], 1);
+}
+static inline bool e1k_resetting(struct e1000e *n)
+{
+    return atomic_load(&n->resets_wanted) != atomic_load(&n->resets_done);
+}
 
 /* ---- e1000e.c; the loop's thread ---- */
 /* Every register as after CTRL.RST; queues forgotten. */
@@ -224,12 +238,13 @@ void e1k_irq_reset(struct e1000e *n);
 /* ---- e1000e_tx.c, e1000e_rx.c; the loop's thread ---- */
 void e1k_transmit(void *e1000e); /* tx_bell */
 void e1k_refill(void *e1000e);   /* rx_bell: the guest has added descriptors */
-void e1k_finish(void *e1000e);   /* finish: frames that came together share an interrupt */
+void e1k_patience_ends(void *e1000e);
+void e1k_finish(void *e1000e); /* finish: frames that came together share an interrupt */
 bool e1k_receive(void *e1000e, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs);
 /* Whether the card may touch memory. */
 static inline bool e1k_may_dma(struct e1000e *n)
 {
-    return pci_func_masters(&n->func) && !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF) && !atomic_load(&n->resetting);
+    return pci_func_masters(&n->func) && !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF) && !e1k_resetting(n);
 }
 
 #endif

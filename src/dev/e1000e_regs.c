@@ -158,7 +158,7 @@ static uint32_t status(struct e1000e *n)
 
 static uint32_t reg_read(struct e1000e *n, unsigned reg)
 {
-    bool resetting = atomic_load(&n->resetting);
+    bool resetting = e1k_resetting(n);
     switch (reg) {
     case R_CTRL:
         return e1k_get(n, reg) | (resetting ? CTRL_RST : 0);
@@ -185,8 +185,9 @@ static void ctrl_write(struct e1000e *n, uint32_t val)
     if (val & CTRL_PHY_RST)
         phy_reset(n);
     if (val & CTRL_RST)
-        atomic_store(&n->resetting, true);
-    e1k_set(n, R_CTRL, val & ~(CTRL_RST | CTRL_PHY_RST));
+        atomic_fetch_add(&n->resets_wanted, 1);
+    else
+        e1k_set(n, R_CTRL, val & ~CTRL_PHY_RST);
     ioloop_ring(n->loop, &n->state_bell);
 }
 
@@ -216,9 +217,12 @@ static void other_write(struct e1000e *n, unsigned reg, uint32_t val)
     e1k_set(n, reg, val & mask);
 }
 
+/* During a reset nothing is written: what would come before it and what after is not to be told apart. */
 static void reg_write(struct e1000e *n, unsigned reg, uint32_t val)
 {
     unsigned queue = reg & ~0xffu;
+    if (e1k_resetting(n))
+        return;
     if (queue == R_RDBAL || queue == R_RDBAL + E1K_QUEUE || queue == R_TDBAL || queue == R_TDBAL + E1K_QUEUE) {
         if ((reg & 0xff) <= 0x18) {
             queue_write(n, reg, val, reg >= R_TDBAL ? &n->tx_bell : &n->rx_bell);

@@ -1,4 +1,5 @@
 /* Receiving. 82574, 7.1 "Packet Reception". */
+#include "base/clock.h"
 #include "dev/e1000e_priv.h"
 #include "dev/net_frame.h"
 #include "dev/net_gso.h"
@@ -8,7 +9,9 @@
 #define SPLIT_BUFFERS 4u
 #define CRC_LEN       4u
 #define ETH_HEAD      14u
-#define SHORT_MAX     1522u /* the longest frame without RCTL.LPE, a VLAN tag included, without CRC's bytes */
+#define ETH_MIN       60u               /* the wire carries no shorter one: a sender pads */
+#define SHORT_MAX     (1522u - CRC_LEN) /* the longest frame without RCTL.LPE, a VLAN tag included */
+#define PATIENCE      (NS_PER_SEC / 2)  /* for a frame that finds some descriptors, but too few */
 #define TYPE_IPV4     0x0800u
 #define TYPE_IPV6     0x86ddu
 
@@ -28,7 +31,7 @@ enum rx_status {
 #define RX_ERRORS_LEGACY(s) ((s) >> 24)
 
 enum rx_format { RX_LEGACY, RX_EXTENDED, RX_SPLIT };
-enum { RFCTL_EXTEN = 1u << 15, RFCTL_IPV6_OFF = 1u << 10 };
+enum { RFCTL_EXTEN = 1u << 15, RFCTL_IPV6_OFF = 1u << 10, RFCTL_IPV6_XSUM_OFF = 1u << 11 };
 enum { RXCSUM_IPOFL = 1u << 8, RXCSUM_TUOFL = 1u << 9 };
 
 /* ---- filters. 7.1.1 "Packet Address Filtering" ---- */
@@ -50,10 +53,14 @@ static bool hashed(struct e1000e *n, const uint8_t *dest, uint32_t rctl)
     return e1k_get(n, R_MTA + hash / 32 * 4) >> hash % 32 & 1;
 }
 
+static bool is_broadcast(const uint8_t *dest)
+{
+    return ld32(dest) == UINT32_MAX && ld16(dest + 4) == UINT16_MAX;
+}
+
 static bool address_passes(struct e1000e *n, const uint8_t *dest, uint32_t rctl)
 {
-    static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    if (!memcmp(dest, broadcast, 6) && rctl & RCTL_BAM)
+    if (is_broadcast(dest) && rctl & RCTL_BAM)
         return true;
     if (rctl & (dest[0] & 1 ? RCTL_MPE : RCTL_UPE))
         return true;
@@ -70,6 +77,18 @@ static bool vlan_passes(struct e1000e *n, const uint8_t *head, uint32_t rctl)
     unsigned id = get16be(head + 14) & 0xfff;
     return !(rctl & RCTL_VFE) || !is_tagged(n, head) || e1k_get(n, R_VFTA + id / 32 * 4) >> id % 32 & 1;
 }
+
+/* A frame on its way into descriptors. The first piece is `head`. */
+struct arriving {
+    uint8_t head[NET_HEAD_MAX];
+    size_t have, len; /* bytes of the head, and of the frame without its CRC as the wire had it */
+    uint32_t crc;
+    struct iovec iov[NET_IOVS + 3]; /* what is left to store: the head, up to NET_IOVS + 1 pieces, the CRC */
+    unsigned at, iovs;
+    size_t left; /* bytes */
+    uint32_t status;
+    uint16_t tag;
+};
 
 /* ---- checksums. 7.1.10 "Receive Packet Checksum Offloading" ---- */
 
@@ -101,37 +120,32 @@ static bool find_ipv6(const uint8_t *ip, size_t have, size_t room, struct l4 *l)
     return true;
 }
 
-static void check_l4(const struct iovec *frame, unsigned iovs, size_t at, const struct l4 *l, uint32_t *status)
+static void check_l4(const struct arriving *a, size_t at, const struct l4 *l, uint32_t *status)
 {
-    uint8_t tail[4] = {0, l->proto, (uint8_t)(l->len >> 8), (uint8_t)l->len}, field[2] = {1, 1};
+    uint8_t tail[4] = {0, l->proto, (uint8_t)(l->len >> 8), (uint8_t)l->len};
     bool udp = l->proto == 17;
     if ((!udp && l->proto != 6) || l->len < (udp ? 8u : 20u))
         return;
-    if (udp) {
-        uint8_t head[NET_HEAD_MAX];
-        size_t have = net_gather(frame, iovs, head, sizeof head);
-        if (at + 8 <= have)
-            memcpy(field, head + at + 6, 2);
-        if (!field[0] && !field[1])
-            return; /* the sender made none */
-    }
-    uint64_t sum = l->pseudo + net_sum(tail, 4) + net_sum_iov(frame, iovs, at, l->len);
+    if (udp && at + 8 <= a->have && !ld16(a->head + at + 6))
+        return; /* the sender made none */
+    uint64_t sum = l->pseudo + net_sum(tail, 4) + net_sum_iov(a->iov, a->iovs, at, l->len);
     *status |= RX_TCPCS | (udp ? RX_UDPCS : 0) | (net_fold(sum) == 0xffff ? 0 : RX_TCPE);
 }
 
-static uint32_t checksum_status(struct e1000e *n, const uint8_t *head, size_t have, const struct iovec *frame,
-                                unsigned iovs, size_t len)
+static uint32_t checksum_status(struct e1000e *n, const struct arriving *a)
 {
     uint32_t rxcsum = e1k_get(n, R_RXCSUM), status = 0;
-    unsigned l3 = is_tagged(n, head) ? ETH_HEAD + 4 : ETH_HEAD, type = get16be(head + l3 - 2);
+    unsigned l3 = is_tagged(n, a->head) ? ETH_HEAD + 4 : ETH_HEAD, type = get16be(a->head + l3 - 2);
+    bool v6 = type == TYPE_IPV6 && !(e1k_get(n, R_RFCTL) & (RFCTL_IPV6_OFF | RFCTL_IPV6_XSUM_OFF));
+    const uint8_t *ip = a->head + l3;
+    size_t have = a->have - l3, room = a->len - l3;
     struct l4 l;
-    if (!(rxcsum & (RXCSUM_IPOFL | RXCSUM_TUOFL)) || have < l3 + 20u)
+    if (!(rxcsum & (RXCSUM_IPOFL | RXCSUM_TUOFL)))
         return RX_IXSM;
-    bool found = type == TYPE_IPV4   ? find_ipv4(head + l3, have - l3, len - l3, &l, &status, rxcsum)
-                 : type == TYPE_IPV6 ? find_ipv6(head + l3, have - l3, len - l3, &l)
-                                     : false;
+    bool found =
+        type == TYPE_IPV4 ? find_ipv4(ip, have, room, &l, &status, rxcsum) : v6 && find_ipv6(ip, have, room, &l);
     if (found && rxcsum & RXCSUM_TUOFL)
-        check_l4(frame, iovs, l3 + l.at, &l, &status);
+        check_l4(a, l3 + l.at, &l, &status);
     return status ? status : RX_IXSM;
 }
 
@@ -163,6 +177,11 @@ static void split_buffers(struct e1000e *n, struct ring *r)
     r->room[3] = (v >> 24 & 0x3f) * 1024;
 }
 
+static bool ring_sane(const struct ring *r)
+{
+    return r->head < r->n && r->tail < r->n && r->total;
+}
+
 static bool open_ring(struct e1000e *n, struct ring *r)
 {
     uint32_t rctl = e1k_get(n, R_RCTL);
@@ -176,7 +195,7 @@ static bool open_ring(struct e1000e *n, struct ring *r)
         r->room[0] = plain_buffer(rctl);
     for (unsigned i = 0; i < SPLIT_BUFFERS; i++)
         r->total += r->room[i];
-    return r->head < r->n && r->tail < r->n && r->total;
+    return ring_sane(r);
 }
 
 static uint32_t free_descriptors(const struct ring *r)
@@ -186,21 +205,20 @@ static uint32_t free_descriptors(const struct ring *r)
 
 /* ---- one frame ---- */
 
-struct arriving {
-    struct iovec iov[NET_IOVS + 3]; /* what is left to store */
-    unsigned at, iovs;
-    size_t left, len; /* bytes */
-    uint32_t status;
-    uint16_t tag;
-};
+static uint32_t descriptors(const struct ring *r, const struct arriving *a)
+{
+    return (uint32_t)((a->left + r->total - 1) / r->total);
+}
 
-/* The next bytes of the frame to guest memory; a blocked buffer loses them, as the bus would. */
-static void store(struct e1000e *n, struct arriving *a, uint64_t addr, size_t len)
+/* The next bytes of the frame to guest memory; a blocked buffer, or one whose descriptor could not be read (`known`
+ * is false), loses them, as the bus would. */
+static void store(struct e1000e *n, struct arriving *a, bool known, uint64_t addr, size_t len)
 {
     while (len && a->at < a->iovs) {
         struct iovec *v = &a->iov[a->at];
         size_t part = min_u64(len, v->iov_len);
-        pci_dma_write(&n->func, addr, v->iov_base, part);
+        if (known)
+            pci_dma_write(&n->func, addr, v->iov_base, part);
         v->iov_base = (uint8_t *)v->iov_base + part;
         v->iov_len -= part;
         a->at += !v->iov_len;
@@ -228,8 +246,8 @@ static void write_plain(struct e1000e *n, const struct ring *r, uint64_t at, con
 static void plain_descriptor(struct e1000e *n, const struct ring *r, uint64_t at, struct arriving *a)
 {
     uint64_t addr = 0, part = min_u64(a->left, r->room[0]);
-    pci_dma_read(&n->func, at, &addr, 8);
-    store(n, a, addr, part);
+    bool known = pci_dma_read(&n->func, at, &addr, 8);
+    store(n, a, known, addr, part);
     write_plain(n, r, at, a, part, RX_DD | (a->left ? 0 : RX_EOP | a->status));
 }
 
@@ -237,10 +255,10 @@ static void plain_descriptor(struct e1000e *n, const struct ring *r, uint64_t at
 static void split_descriptor(struct e1000e *n, const struct ring *r, uint64_t at, struct arriving *a)
 {
     uint64_t addr[SPLIT_BUFFERS] = {0}, part[SPLIT_BUFFERS], word[4];
-    pci_dma_read(&n->func, at, addr, sizeof addr);
+    bool known = pci_dma_read(&n->func, at, addr, sizeof addr);
     for (unsigned i = 0; i < SPLIT_BUFFERS; i++) {
         part[i] = min_u64(a->left, r->room[i]);
-        store(n, a, addr[i], part[i]);
+        store(n, a, known, addr[i], part[i]);
     }
     word[0] = 0;
     word[1] = (RX_DD | (a->left ? 0 : RX_EOP | a->status)) | part[0] << 32 | (uint64_t)a->tag << 48;
@@ -278,61 +296,92 @@ static uint32_t crc_of(const struct iovec *iov, unsigned iovs)
 }
 
 /* The tag goes to the descriptor if the guest wants that. 7.5.3 "802.1q VLAN Packet Stripping". */
-static void strip_tag(struct arriving *a, uint8_t *head, size_t have)
+static void strip_tag(struct arriving *a)
 {
-    a->tag = get16be(head + 14);
+    a->tag = get16be(a->head + 14);
     a->status |= RX_VP;
-    memmove(head + 12, head + 16, have - 16);
+    memmove(a->head + 12, a->head + 16, a->have - 16);
     a->iov[0].iov_len -= 4;
-    a->len -= 4;
 }
 
-static void arrive(struct e1000e *n, struct arriving *a, uint8_t *head, size_t have, const struct iovec *frame,
-                   unsigned iovs)
+/* The head in a copy that may be edited, padded to what a wire carries; then the rest. */
+static void begin(struct arriving *a, const struct iovec *frame, unsigned iovs)
 {
-    size_t skip = have;
-    a->iov[a->iovs++] = (struct iovec){head, have};
+    size_t skip = NET_HEAD_MAX;
+    *a = (struct arriving){.len = max_u64(net_iov_len(frame, iovs), ETH_MIN)};
+    a->have = max_u64(net_gather(frame, iovs, a->head, NET_HEAD_MAX), ETH_MIN);
+    a->iov[a->iovs++] = (struct iovec){a->head, a->have};
     for (unsigned i = 0; i < iovs; i++) {
         size_t cut = min_u64(skip, frame[i].iov_len);
         skip -= cut;
         if (frame[i].iov_len > cut)
             a->iov[a->iovs++] = (struct iovec){(uint8_t *)frame[i].iov_base + cut, frame[i].iov_len - cut};
     }
-    if (is_tagged(n, head) && have >= 18 && e1k_get(n, R_CTRL) & CTRL_VME)
-        strip_tag(a, head, have);
 }
 
-static void count_received(struct e1000e *n, const uint8_t *head, size_t len)
+/* What the guest is to see of the frame: its CRC if it wants that, the tag in it or beside it. */
+static void dress(struct e1000e *n, struct arriving *a)
+{
+    a->status = checksum_status(n, a);
+    if (!(e1k_get(n, R_RCTL) & RCTL_SECRC)) {
+        a->crc = crc_of(a->iov, a->iovs);
+        a->iov[a->iovs++] = (struct iovec){&a->crc, CRC_LEN};
+    }
+    if (is_tagged(n, a->head) && e1k_get(n, R_CTRL) & CTRL_VME)
+        strip_tag(a);
+    a->left = net_iov_len(a->iov, a->iovs);
+}
+
+static void count_received(struct e1000e *n, const struct arriving *a)
 {
     e1k_count(n, R_TPR, 1);
     e1k_count(n, R_GPRC, 1);
-    e1k_count64(n, R_TORL, len + CRC_LEN);
-    e1k_count64(n, R_GORCL, len + CRC_LEN);
-    if (head[0] & 1)
-        e1k_count(n, head[0] == 0xff ? R_BPRC : R_MPRC, 1);
+    e1k_count64(n, R_TORL, (uint32_t)a->len + CRC_LEN);
+    e1k_count64(n, R_GORCL, (uint32_t)a->len + CRC_LEN);
+    if (a->head[0] & 1)
+        e1k_count(n, is_broadcast(a->head) ? R_BPRC : R_MPRC, 1);
 }
 
-/* 10.2.5.1 "Receive Control Register", RDMTS: a half, a quarter or an eighth of the ring is left. */
-static bool runs_low(struct e1000e *n, const struct ring *r)
+/* The guest may have added descriptors, or made another ring, while it was not asked to tell: look again once it is. */
+static bool wait_for_room(struct e1000e *n, struct ring *r, const struct arriving *a)
 {
-    return free_descriptors(r) == r->n >> (1 + (e1k_get(n, R_RCTL) >> RCTL_RDMTS_SHIFT & 3));
-}
-
-/* The guest may have added descriptors while it was not asked to tell: look again once it is. */
-static bool wait_for_room(struct e1000e *n, uint32_t need)
-{
-    struct ring r;
     if (!atomic_exchange(&n->starved, true)) {
         e1k_count(n, R_RNBC, 1);
         e1k_raise_queue(n, C_RXDMT0 | C_RXQ0);
     }
     atomic_thread_fence(memory_order_seq_cst); /* `starved` before the tail */
-    if (!open_ring(n, &r) || free_descriptors(&r) < need)
+    if (!open_ring(n, r) || free_descriptors(r) < descriptors(r, a))
         return false;
     atomic_store(&n->starved, false);
     return true;
 }
 
+/* Some descriptors, but too few: a guest that adds more only when these were used will never tell of more. */
+static bool loses_patience(struct e1000e *n, const struct ring *r)
+{
+    if (!ring_sane(r) || !free_descriptors(r))
+        return false;
+    if (!n->impatient) {
+        ioloop_timer_arm(n->loop, &n->patience, clock_host_ns() + PATIENCE);
+        return false;
+    }
+    n->impatient = false;
+    atomic_store(&n->starved, false);
+    net_lost(n->net);
+    return true;
+}
+
+void e1k_patience_ends(void *opaque)
+{
+    struct e1000e *n = opaque;
+    if (!atomic_exchange(&n->starved, false))
+        return;
+    n->impatient = true;
+    net_resume(n->net);
+    n->impatient = false;
+}
+
+/* Frames that come together share an interrupt. */
 static void gather_causes(struct e1000e *n, uint32_t causes)
 {
     n->gathered |= causes;
@@ -348,28 +397,36 @@ void e1k_finish(void *opaque)
         e1k_raise_queue(n, causes);
 }
 
-/* The frame with its CRC, if the guest wants that, into as many descriptors as it takes. False: there are too few. */
+/* 10.2.5.1 "Receive Control Register", RDMTS: a half, a quarter or an eighth of the ring is left. */
+static bool runs_low(struct e1000e *n, const struct ring *r, uint32_t before)
+{
+    uint32_t least = r->n >> (1 + (e1k_get(n, R_RCTL) >> RCTL_RDMTS_SHIFT & 3));
+    return before > least && free_descriptors(r) <= least;
+}
+
+/* Into as many descriptors as it takes. False: there are too few. */
 static bool deliver(struct e1000e *n, struct ring *r, struct arriving *a)
 {
-    uint32_t need = (uint32_t)((a->left + r->total - 1) / r->total);
-    if (need >= r->n)
-        return true; /* never */
-    while (free_descriptors(r) < need) {
-        if (!wait_for_room(n, need))
-            return false;
-        open_ring(n, r);
+    while (descriptors(r, a) < r->n && free_descriptors(r) < descriptors(r, a))
+        if (!wait_for_room(n, r, a))
+            return loses_patience(n, r);
+    if (descriptors(r, a) >= r->n) { /* never */
+        net_lost(n->net);
+        return true;
     }
+    uint32_t before = free_descriptors(r);
     fill(n, r, a);
-    gather_causes(n, C_RXT0 | C_RXQ0 | (runs_low(n, r) ? C_RXDMT0 : 0));
+    count_received(n, a);
+    gather_causes(n, C_RXT0 | C_RXQ0 | (runs_low(n, r, before) ? C_RXDMT0 : 0));
     return true;
 }
 
-static bool passes(struct e1000e *n, const uint8_t *head, size_t have, size_t len)
+static bool passes(struct e1000e *n, const struct arriving *a)
 {
     uint32_t rctl = e1k_get(n, R_RCTL);
-    if (have < ETH_HEAD + 4 || !address_passes(n, head, rctl) || !vlan_passes(n, head, rctl))
+    if (!address_passes(n, a->head, rctl) || !vlan_passes(n, a->head, rctl))
         return false;
-    if (len <= SHORT_MAX || rctl & RCTL_LPE)
+    if (a->len <= SHORT_MAX || rctl & RCTL_LPE)
         return true;
     e1k_count(n, R_ROC, 1);
     return false;
@@ -378,26 +435,18 @@ static bool passes(struct e1000e *n, const uint8_t *head, size_t have, size_t le
 bool e1k_receive(void *opaque, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs)
 {
     struct e1000e *n = opaque;
-    uint8_t head[NET_HEAD_MAX];
-    size_t len = net_iov_len(frame, iovs), have = net_gather(frame, iovs, head, sizeof head);
-    struct arriving a = {.len = len};
+    struct arriving a;
     struct ring r;
-    if (!e1k_may_dma(n) || !(e1k_get(n, R_RCTL) & RCTL_EN) || iovs > NET_IOVS || !passes(n, head, have, len) ||
-        !open_ring(n, &r))
+    if (!e1k_may_dma(n) || !(e1k_get(n, R_RCTL) & RCTL_EN) || iovs > NET_IOVS + 1 ||
+        net_iov_len(frame, iovs) < ETH_HEAD || !open_ring(n, &r)) {
+        net_lost(n->net);
         return true;
-    a.status = checksum_status(n, head, have, frame, iovs, len);
-    arrive(n, &a, head, have, frame, iovs);
-    uint32_t crc = 0;
-    if (!(e1k_get(n, R_RCTL) & RCTL_SECRC)) {
-        crc = crc_of(a.iov, a.iovs);
-        a.iov[a.iovs++] = (struct iovec){&crc, CRC_LEN};
-        a.len += CRC_LEN;
     }
-    a.left = a.len;
-    if (!deliver(n, &r, &a))
-        return false;
-    count_received(n, head, len);
-    return true;
+    begin(&a, frame, iovs);
+    if (!passes(n, &a))
+        return true;
+    dress(n, &a);
+    return deliver(n, &r, &a);
 }
 
 void e1k_refill(void *opaque)

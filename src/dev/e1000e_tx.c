@@ -7,6 +7,7 @@
 #define BATCH    16u /* descriptors read at a time */
 #define BUDGET   256u
 #define ETH_MIN  60u
+#define ETH_HEAD 14u
 
 /* Second quadword of a descriptor. 7.2.4 "Legacy Transmit Descriptor Format", 7.2.8 "TCP/IP Data Descriptor". */
 #define D_EOP      (UINT64_C(1) << 24)
@@ -43,8 +44,8 @@ static void insert_vlan(struct head *h, uint16_t type, uint16_t tag)
 /* The IPv4 header's checksum, over what the context says it is. */
 static void insert_ip_sum(struct head *h, const struct e1k_context *c)
 {
-    size_t end = c->tucss > c->ipcss ? c->tucss : h->len;
-    if (c->ipcso + 2u > h->len || c->ipcss >= h->len || end > h->len)
+    size_t end = c->ipcse ? c->ipcse + 1u : c->tucss > c->ipcss ? c->tucss : h->len;
+    if (c->ipcso + 2u > h->len || c->ipcss >= end || end > h->len)
         return;
     st16(h->bytes + c->ipcso, 0);
     st16(h->bytes + c->ipcso, (uint16_t)~net_sum(h->bytes + c->ipcss, end - c->ipcss));
@@ -73,14 +74,20 @@ static bool wants_large(const struct e1k_frame *f, const struct e1k_context *c)
     return f->extended && f->first & D_IC && c->tucmd & TUCMD_TCP && c->mss;
 }
 
-/* What is left to whoever takes the frame. False: nothing is. */
+/* The sum ends before the frame does: nobody else can be told of that. */
+static bool sums_part(const struct e1k_frame *f, const struct e1k_context *c)
+{
+    return f->extended && f->first & D_TXSM && c->tucse && c->tucse + 1u < f->len && !wants_large(f, c);
+}
+
+/* What is left to whoever takes the frame. False: nothing is. A field that is not in the frame is not filled. */
 static bool offload(const struct e1k_frame *f, const struct e1k_context *c, struct net_hdr *hdr)
 {
     unsigned start = f->extended ? c->tucss : (unsigned)bits(f->first, 47, 40);
     unsigned at = f->extended ? c->tucso : (unsigned)bits(f->first, 23, 16);
     bool large = wants_large(f, c);
     *hdr = (struct net_hdr){0};
-    if (!(f->first & (f->extended ? D_TXSM : D_IC)) && !large)
+    if ((!(f->first & (f->extended ? D_TXSM : D_IC)) && !large) || sums_part(f, c))
         return false;
     if (at < start)
         return false;
@@ -92,28 +99,13 @@ static bool offload(const struct e1k_frame *f, const struct e1k_context *c, stru
         hdr->gso_size = c->mss;
         hdr->hdr_len = c->hdrlen;
     }
-    return true;
+    return large || net_hdr_sane(hdr, f->len);
 }
 
 static bool edits_head(struct e1000e *n, const struct e1k_frame *f, const struct e1k_context *c)
 {
     return (f->first & D_VLE && e1k_get(n, R_CTRL) & CTRL_VME) || (f->extended && f->first & D_IXSM) ||
-           wants_large(f, c);
-}
-
-static void edit_head(struct e1000e *n, const struct e1k_frame *f, const struct e1k_context *c, struct head *h,
-                      struct net_hdr *hdr)
-{
-    h->len = h->taken = net_gather(f->iov, f->iovs, h->bytes, NET_HEAD_MAX);
-    if (wants_large(f, c))
-        complete_large(h, c, f->len);
-    else if (f->extended && f->first & D_IXSM)
-        insert_ip_sum(h, c);
-    if (f->first & D_VLE && e1k_get(n, R_CTRL) & CTRL_VME && h->len >= 14) {
-        insert_vlan(h, (uint16_t)e1k_get(n, R_VET), (uint16_t)(f->first >> 48));
-        if (hdr->flags & NET_HDR_NEEDS_CSUM)
-            hdr->csum_start = (uint16_t)(hdr->csum_start + 4);
-    }
+           wants_large(f, c) || sums_part(f, c);
 }
 
 /* The frame's pieces with `h` instead of its first bytes. */
@@ -131,7 +123,36 @@ static unsigned with_head(const struct e1k_frame *f, struct head *h, struct iove
     return m;
 }
 
-static void count_sent(struct e1000e *n, uint64_t len)
+/* `h` as long as what it replaces. */
+static void insert_part_sum(const struct e1k_frame *f, const struct e1k_context *c, struct head *h)
+{
+    struct iovec all[E1K_IOVS + 1];
+    size_t end = c->tucse + 1u;
+    if (c->tucso + 2u > h->len || c->tucss >= end)
+        return;
+    unsigned iovs = with_head(f, h, all);
+    uint16_t sum = (uint16_t)~net_sum_iov(all, iovs, c->tucss, end - c->tucss);
+    st16(h->bytes + c->tucso, sum ? sum : 0xffff);
+}
+
+static void edit_head(struct e1000e *n, const struct e1k_frame *f, const struct e1k_context *c, struct head *h,
+                      struct net_hdr *hdr)
+{
+    h->len = h->taken = net_gather(f->iov, f->iovs, h->bytes, NET_HEAD_MAX);
+    if (wants_large(f, c))
+        complete_large(h, c, f->len);
+    else if (f->extended && f->first & D_IXSM)
+        insert_ip_sum(h, c);
+    if (sums_part(f, c))
+        insert_part_sum(f, c, h);
+    if (f->first & D_VLE && e1k_get(n, R_CTRL) & CTRL_VME && h->len >= ETH_HEAD) {
+        insert_vlan(h, (uint16_t)e1k_get(n, R_VET), (uint16_t)(f->first >> 48));
+        if (hdr->flags & NET_HDR_NEEDS_CSUM)
+            hdr->csum_start = (uint16_t)(hdr->csum_start + 4);
+    }
+}
+
+static void count_sent(struct e1000e *n, uint32_t len)
 {
     e1k_count(n, R_GPTC, 1);
     e1k_count(n, R_TPT, 1);
@@ -155,7 +176,7 @@ static void send_frame(struct e1000e *n, struct e1k_frame *f, const struct e1k_c
     }
     if (f->len < ETH_MIN && e1k_get(n, R_TCTL) & TCTL_PSP)
         out[iovs++] = (struct iovec){(void *)zeros, ETH_MIN - f->len};
-    count_sent(n, f->len);
+    count_sent(n, (uint32_t)f->len);
     net_send(n->net, offloaded ? &hdr : NULL, out, iovs);
 }
 
@@ -165,8 +186,10 @@ static void set_context(struct e1k_context *c, uint64_t low, uint64_t high)
 {
     *c = (struct e1k_context){.ipcss = (uint8_t)low,
                               .ipcso = (uint8_t)(low >> 8),
+                              .ipcse = (uint16_t)(low >> 16),
                               .tucss = (uint8_t)(low >> 32),
                               .tucso = (uint8_t)(low >> 40),
+                              .tucse = (uint16_t)(low >> 48),
                               .tucmd = (uint8_t)(high >> 24),
                               .hdrlen = (uint8_t)(high >> 40),
                               .mss = (uint16_t)(high >> 48)};
@@ -191,10 +214,12 @@ static void end_frame(struct e1000e *n, struct e1k_tx *t, uint64_t high)
 {
     struct e1k_frame *f = &t->frame;
     f->first = (f->first & ~(D_VLE | UINT64_C(0xffff) << 48)) | (high & (D_VLE | UINT64_C(0xffff) << 48));
-    if (f->bad || f->len < 14)
+    if (f->bad || f->len < ETH_HEAD) {
         trace(n->trace, TRACE_DEV, "e1000e: a frame of %llu bytes that cannot be sent", (unsigned long long)f->len);
-    else
+        net_lost(n->net);
+    } else {
         send_frame(n, f, &t->context);
+    }
     f->iovs = 0;
     f->len = 0;
     f->bad = f->begun = false;
