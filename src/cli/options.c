@@ -201,7 +201,7 @@ static int finish(struct options *o, struct err *e)
     if (!c->kernel)
         return err_set(e, -EINVAL,
                        "no firmware in this version starts what is on a disk: give -kernel and -initrd too "
-                       "(virt-get-kernel -a %s copies them out of it)",
+                       "(virt-get-kernel -a %s copies them out of it; make guest-disk puts them beside its image)",
                        c->dev.drives->image.file);
     return c->nographic && !o->serials ? opt_serial(o, "stdio", e) : 0;
 }

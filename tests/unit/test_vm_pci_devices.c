@@ -102,7 +102,7 @@ static void functions_are_where_the_options_put_them(void **state)
     unsigned before = held();
     assert_int_equal(make(r, "-device irq-test-pci,bus=rp,addr=0.1 -device pcie-root-port,id=rp,addr=5 "
                              "-device virtio-rng-pci,bus=rp -device virtio-rng-pci,addr=7.3 "
-                             "-device irq-test-pci,addr=7 -hda a.img -device pvpanic-pci"),
+                             "-device irq-test-pci,addr=7 -drive file=a.img,format=raw -device pvpanic-pci"),
                      0);
     pci_host_reset(&r->pci.host);
     assert_int_equal(pci_host_assign(&r->pci.host, &r->e), 0);
@@ -134,11 +134,11 @@ static void consoles_may_have_gaps_and_no_ports(void **state)
 static void a_failure_half_way_leaves_nothing(void **state)
 {
     static const char *const lines[] = {
-        "-hda a.img -device virtio-rng-pci -hdb missing.img",
-        "-hda a.img -hdb a.img", /* its lock */
+        "-drive file=a.img,format=raw -device virtio-rng-pci -hdb missing.img",
+        "-drive file=a.img,format=raw -drive file=a.img,format=raw", /* its lock */
         "-device virtio-rng-pci -chardev file,id=c,path=/nowhere/x -device virtio-serial-pci "
         "-device virtconsole,chardev=c",
-        "-hda a.img -nic socket,model=virtio,connect=nonsense",
+        "-drive file=a.img,format=raw -nic socket,model=virtio,connect=nonsense",
     };
     struct rig *r = *state;
     unsigned before = held();
@@ -152,7 +152,7 @@ static void a_failure_half_way_leaves_nothing(void **state)
         rig_fini(&r->pci);
         rig_init(&r->pci);
     }
-    assert_int_equal(make(r, "-hda a.img -hdb b.img"), 0); /* nobody holds them */
+    assert_int_equal(make(r, "-drive file=a.img,format=raw -drive file=b.img,format=raw"), 0); /* nobody holds them */
     unmake(r);
 }
 
