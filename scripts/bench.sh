@@ -2,7 +2,7 @@
 # bench.sh: the benchmark table. Boots of Debian's kernel with SIZES ("1 300 1024") CPUs, from start to power-off: wall
 # seconds, CPU seconds, and host memory past the guest's own; QEMU's TCG beside it when it is installed (QEMU=0: not).
 # Where there is a KVM also how long it takes to build a machine of CREATE ("288 1024") vCPUs that does not run (-S), beside
-# QEMU's with the same options.
+# QEMU's with the same options. Then disks and networks (bench-io.sh), and the programs of bench/.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
@@ -120,6 +120,9 @@ if [ -w /dev/kvm ]; then
         create "$n"
     done
 fi
+
+echo
+"$here/bench-io.sh"
 
 for b in "$build"/release/bench/bench_*; do
     [ -x "$b" ] && [ -f "$b" ] || continue

@@ -1,18 +1,21 @@
 #!/bin/sh
-# mkinitramfs.sh [-t SCRIPT] [-p PACKAGE]... [-k KERNEL -m MODULE...] OUTPUT: an initramfs of Debian's busybox-static and an
-# /init that says what came up. SCRIPT becomes /test, which /init runs; PACKAGEs come with the libraries they depend on;
+# mkinitramfs.sh [-t SCRIPT] [-f PROGRAM]... [-p PACKAGE]... [-k KERNEL -m MODULE...] OUTPUT: an initramfs of Debian's
+# busybox-static and an /init that says what came up. SCRIPT becomes /test, which /init runs; PROGRAMs (static) go to /bin;
+# PACKAGEs come with the libraries they depend on;
 # /init loads the MODULEs of one of Debian's kernels, and what they depend on, in the order given. Needs no root: the kernel's
 # built-in initramfs has /dev/console, and /init mounts devtmpfs. Same inputs, same bytes.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 script=
+programs=
 packages=
 modules=
 kernel=
-while getopts t:p:k:m: opt; do
+while getopts t:f:p:k:m: opt; do
     case $opt in
     t) script=$OPTARG ;;
+    f) programs="$programs $OPTARG" ;;
     p) packages="$packages $OPTARG" ;;
     k) kernel=$OPTARG ;;
     m) modules="$modules $OPTARG" ;;
@@ -35,7 +38,7 @@ fi
 # Nothing to do if neither what goes in nor this script has changed.
 from=
 [ -z "$modules" ] || from=$("$here/fetch-kernel.sh" -p "$kernel")
-key=$(cat "$0" "$here/guest-init" "$busybox" ${script:+"$script"} | sha256sum | cut -c1-32)-$(echo $dirs $from $modules | sha256sum | cut -c1-16)
+key=$(cat "$0" "$here/guest-init" "$busybox" ${script:+"$script"} $programs | sha256sum | cut -c1-32)-$(echo $dirs $from $modules | sha256sum | cut -c1-16)
 if [ -s "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key" ]; then
     exit 0
 fi
@@ -60,6 +63,7 @@ cp "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/guest-init" "$root/init"
 [ -z "$script" ] || cp "$script" "$root/test"
+[ -z "$programs" ] || cp $programs "$root/bin/"
 chmod 0755 "$root/init" "$root/bin/busybox"
 [ -z "$script" ] || chmod 0755 "$root/test"
 find "$root" -exec touch -h -d @0 {} +
