@@ -45,9 +45,12 @@ if current; then
 fi
 
 tmp=
+tree=
 ended() {
     status=$?
-    [ -z "$tmp" ] || rm -rf "$tmp" 2>/dev/null || true
+    for d in "$tmp" "$tree"; do
+        [ -z "$d" ] || rm -rf "$d" 2>/dev/null || true
+    done
     rm -f "$out"/*.new.$$
     if [ "$status" != 0 ]; then
         for d in "$out" "${TMPDIR:-/tmp}"; do
@@ -62,6 +65,9 @@ trap 'exit 130' INT TERM
 
 tmp=$(mktemp -d "$out/.new.XXXXXX")
 chmod 0755 "$tmp"
+# Where the tree grows: in a user namespace it is another user who writes here.
+tree=$(mktemp -d "${TMPDIR:-/tmp}/hecaton-disk.XXXXXX")
+chmod 1777 "$tree"
 for d in "$out" "${TMPDIR:-/tmp}"; do
     free=$(df -Pm "$d" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$need_mib" ] || {
@@ -136,7 +142,7 @@ packages=systemd,systemd-sysv,udev,dbus,kmod,linux-image-amd64,initramfs-tools,e
 packages=$packages,openssh-server,iproute2,iputils-ping,ethtool,iperf3,irqbalance,stress-ng,fio,less
 say "making a Debian 12 disk in $out (some 300 MB to download, some minutes)"
 # The hooks are read by a shell that may not reach this directory: they come as text.
-SOURCE_DATE_EPOCH=$(stat -c %Y "$0") mmdebstrap --quiet --mode=auto --variant=minbase --include="$packages" \
+SOURCE_DATE_EPOCH=$(stat -c %Y "$0") TMPDIR=$tree mmdebstrap --quiet --mode=auto --variant=minbase --include="$packages" \
     --aptopt='Acquire::Retries "3"' --dpkgopt='force-unsafe-io' \
     --customize-hook="$(sed 1d "$tmp/customize" | sed 's/^root=\$1$/root="$1"/')" \
     --customize-hook='mkdir -p -m 0700 "$1/root/.ssh"' \
