@@ -227,6 +227,7 @@ static void threads_that_exist_are_in_it_too(void **state)
 
 /* ---- another ABI ---- */
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static int old_abi(void)
 {
     long rc;
@@ -237,12 +238,16 @@ static int old_abi(void)
 
 static void another_abi_ends_the_process(void **state)
 {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     struct outcome o = run(old_abi);
     assert_true(WIFSIGNALED(o.status));
     assert_int_equal(WTERMSIG(o.status), SIGSYS);
-#endif
 }
+#else
+static void another_abi_ends_the_process(void **state)
+{
+    skip(); /* the sanitizer's own handlers have SIGSYS */
+}
+#endif
 
 int main(void)
 {
