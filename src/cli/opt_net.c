@@ -224,6 +224,13 @@ static struct vm_device *new_card(struct options *o, const char *option)
     return v;
 }
 
+static int check_card(const struct vm_device *v, struct err *e)
+{
+    if (v->kind != VM_DEVICE_E1000E || v->vectors == VM_ANY)
+        return 0;
+    return err_set(e, -EINVAL, "%s: an e1000e has five vectors: drop vectors=, or say model=virtio-net-pci", v->option);
+}
+
 static int net_nic(struct options *o, struct keyval *k, struct err *e)
 {
     struct vm_device *v = new_card(o, "-net nic");
@@ -232,7 +239,8 @@ static int net_nic(struct options *o, struct keyval *k, struct err *e)
     const struct field_set sets[] = {{card_fields, ARRAY_SIZE(card_fields), v},
                                      {nic_fields, ARRAY_SIZE(nic_fields), v}};
     k->option = v->option;
-    return fields_apply(&o->cfg->dev, k, sets, ARRAY_SIZE(sets), e);
+    int rc = fields_apply(&o->cfg->dev, k, sets, ARRAY_SIZE(sets), e);
+    return rc ? rc : check_card(v, e);
 }
 
 static void card_help(struct options *o)
@@ -287,5 +295,6 @@ int opt_nic(struct options *o, const char *arg, struct err *e)
     const struct field_set card = {card_fields, ARRAY_SIZE(card_fields), v};
     v->net = n;
     n->user = v;
-    return net_apply(o, &k, b, n, &card, e);
+    rc = net_apply(o, &k, b, n, &card, e);
+    return rc ? rc : check_card(v, e);
 }

@@ -51,7 +51,7 @@ status=0
     -append "console=ttyS0 cryptomgr.notests panic=-1 devices.port=$port devices.boots=$boots${APPEND:+ $APPEND}" -serial "file:$work/console" \
     -drive "file=$work/sata.img,format=raw,index=0" -drive "file=$work/many.img,format=raw,if=virtio" \
     -drive "file=$work/one.img,format=raw,if=none,id=one" -device pcie-root-port,id=rp -device virtio-blk-pci,drive=one,bus=rp,vectors=2 \
-    -nic user,model=virtio-net-pci "$@" </dev/null || status=$?
+    -nic user,model=virtio-net-pci -nic user,model=e1000e,net=10.0.3.0/24,host=10.0.3.2 "$@" </dev/null || status=$?
 tr -d '\r' <"$work/console" >"$work/log"
 
 fail() {

@@ -296,6 +296,7 @@ static void mistakes_are_one_clear_line(void **state)
         {"-nic usr", "'usr'", "'user'"},
         {"-nic user,mac=01:00:00:00:00:01", "mac=01", "52:54"},
         {"-nic user,mac=52:54:00:12:34", "mac=52:54:00:12:34", "52:54:00:12:34:56"},
+        {"-nic user,vectors=3", "five vectors", "virtio-net-pci"},
         {"-object iothrea,id=x", "'iothrea'", "'iothread'"},
         {"-object iothread", "id=ID", "give"},
         {"-object filter-dump,id=f", "filter-dump", "pcap=FILE"},
