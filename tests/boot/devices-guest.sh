@@ -10,11 +10,11 @@ bad() {
 
 # counts PATTERN CPU: interrupts whose names match, on that CPU and on all.
 counts() {
-    awk -v want="$1" -v cpu="CPU$2" 'NR == 1 { n = NF; for (i = 1; i <= NF; i++) if ($i == cpu) c = i + 1 }
-        NR > 1 && $NF ~ want { for (i = 2; i <= n + 1; i++) s += $i; here += $c } END { print here + 0, s + 0 }' /proc/interrupts
+    grep -E "^ +CPU0|$1" /proc/interrupts | awk -v want="$1" -v cpu="CPU$2" 'NR == 1 { n = NF; for (i = 1; i <= NF; i++) if ($i == cpu) c = i + 1 }
+        NR > 1 && $NF ~ want { for (i = 2; i <= n + 1; i++) s += $i; here += $c } END { print here + 0, s + 0 }'
 }
 numbers() { # of interrupts whose names match
-    awk -v want="$1" '$NF ~ want { sub(":", "", $1); print $1 }' /proc/interrupts
+    grep -E "$1" /proc/interrupts | awk '{ sub(":", "", $1); print $1 }'
 }
 
 # arrives PATTERN move|stay COMMAND...: what COMMAND causes is seen at CPUs 0, 255, 256 and the last, where the interrupts
