@@ -6,7 +6,7 @@ DESTDIR ?=
 PRESET_BUILD = cmake --preset $(1) -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null && cmake --build --preset $(1) -j $(JOBS)
 CTEST = ctest --test-dir build/$(1) -j $(JOBS) --output-on-failure
 
-.PHONY: help build test boot guest-disk bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
+.PHONY: help build test boot guest-disk guest-tests bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
 
 build: deps ## build/release/hecaton
 	@$(call PRESET_BUILD,release)
@@ -22,6 +22,11 @@ boot: build ## boot Debian with SMP=300 CPUs; a shell on a terminal
 guest-disk: ## a Debian 12 root disk with kernel and ssh key, below build/guest
 	@scripts/deps.sh disk
 	@scripts/guest-disk.sh
+
+guest-tests: build guest-disk ## hecaton killed amid writes; fio, streams and 1000 connections with that disk, SMP=4 CPUs
+	@scripts/deps.sh boot
+	@TOOLS=build/release/tests/disk tests/disk/crash.sh
+	@TOOLS=build/release/tests/disk tests/disk/guest.sh
 
 bench: build ## the benchmark table
 	@scripts/deps.sh boot
