@@ -58,7 +58,7 @@ static const int always[] = {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     /* the sanitizers' own: the leak check stops all threads from a process of its own */
     CALL(ptrace), CALL(clone), CALL(prctl), CALL(process_vm_readv), CALL(kill), CALL(tkill), CALL(getppid),
-    CALL(mprotect), CALL(mmap), CALL(setitimer), CALL(personality),
+    CALL(mprotect), CALL(mmap), CALL(setitimer), CALL(personality), CALL(getdents),
 #endif
 };
 /* clang-format on */
