@@ -52,7 +52,7 @@ for n in ${SIZES:-1 300 1024}; do
     rm -f "$work/console"
     : >"$work/console"
     limit=3600
-    run "$hecaton" -smp "$n" -m "$mem_arg" -kernel "$kernel" -initrd "$build/initramfs.gz" -append "$append" \
+    run "$hecaton" -accel soft -smp "$n" -m "$mem_arg" -kernel "$kernel" -initrd "$build/initramfs.gz" -append "$append" \
         -serial "file:$work/console" -no-reboot
     row hecaton "$n"
     [ "${QEMU:-1}" != 0 ] && command -v qemu-system-x86_64 >/dev/null || continue

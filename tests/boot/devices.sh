@@ -47,7 +47,7 @@ done
 [ -n "$server" ] || { echo "devices.sh: no web server"; exit 1; }
 
 status=0
-"$hecaton" -smp "$smp" -m 2G -kernel "$("$scripts/fetch-kernel.sh" "$kernel")" -initrd "$work/initramfs.gz" \
+"$hecaton" -accel soft -smp "$smp" -m 2G -kernel "$("$scripts/fetch-kernel.sh" "$kernel")" -initrd "$work/initramfs.gz" \
     -append "console=ttyS0 cryptomgr.notests panic=-1 devices.port=$port devices.boots=$boots${APPEND:+ $APPEND}" -serial "file:$work/console" \
     -drive "file=$work/sata.img,format=raw,index=0" -drive "file=$work/many.img,format=raw,if=virtio" \
     -drive "file=$work/one.img,format=raw,if=none,id=one" -device pcie-root-port,id=rp -device virtio-blk-pci,drive=one,bus=rp,vectors=2 \

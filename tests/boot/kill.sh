@@ -30,7 +30,7 @@ if command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null; then
     options="$options -drive file=$work/vdb.qcow2,format=qcow2,if=virtio"
 fi
 # shellcheck disable=SC2086
-"$hecaton" -smp 4 -m 512M -kernel "$("$scripts/fetch-kernel.sh" "$kernel")" -initrd "$work/initramfs.gz" \
+"$hecaton" -accel soft -smp 4 -m 512M -kernel "$("$scripts/fetch-kernel.sh" "$kernel")" -initrd "$work/initramfs.gz" \
     -append "console=ttyS0 cryptomgr.notests panic=-1" -serial "file:$work/console" -no-reboot $options "$@" </dev/null &
 pid=$!
 

@@ -79,7 +79,7 @@ machine() {
     name=$1 cpus=$2 options=$3 says=$4 console=$5 status=0
     : >"$work/console"
     # shellcheck disable=SC2086
-    (cd "$work" && exec "$hecaton" -smp $smp -m 2G -kernel "$image" -initrd "$work/initramfs.gz" \
+    (cd "$work" && exec "$hecaton" -accel soft -smp $smp -m 2G -kernel "$image" -initrd "$work/initramfs.gz" \
         -append "console=ttyS0 cryptomgr.notests panic=-1" -serial file:console.raw -no-reboot $options \
         2>err </dev/null) || status=$?
     [ ! -f "$work/console.raw" ] || tr -d '\r' <"$work/console.raw" >"$work/console"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh KERNEL SMP [hecaton option...]: boot one of Debian's kernels and check what came up. 77 (skipped) when Debian's
 # archive can't be reached. TEST=SCRIPT runs a script inside the guest, whose status must be 0; WANT=PATTERN must be on the
-# console; PACKAGES go into the initramfs.
+# console; PACKAGES go into the initramfs; ACCEL (soft) is the engine.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 scripts=$here/../../scripts
@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 have "$scripts/fetch-kernel.sh" "$kernel"
 have "$scripts/mkinitramfs.sh" ${TEST:+-t "$here/$TEST"} $(for p in ${PACKAGES:-}; do echo "-p $p"; done) "$work/initramfs.gz"
-SMP=$smp KERNEL=$kernel INITRD=$work/initramfs.gz HEC_LOG=$work/console "$scripts/boot.sh" "$@" </dev/null
+SMP=$smp KERNEL=$kernel INITRD=$work/initramfs.gz HEC_LOG=$work/console "$scripts/boot.sh" -accel "${ACCEL:-soft}" "$@" </dev/null
 
 fail() {
     echo "run.sh: $1; the end of the console:" >&2

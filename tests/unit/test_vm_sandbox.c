@@ -235,7 +235,6 @@ static int old_abi(void)
     __asm__ volatile("int $0x80" : "=a"(rc) : "a"(20) : "memory"); /* i386's getpid */
     return 0;
 }
-#endif
 
 static void another_abi_ends_the_process(void **state)
 {
