@@ -16,6 +16,7 @@ vmlinuz=$("$here/fetch-kernel.sh" "$kernel")
 work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 "$here/mkinitramfs.sh" -t "$top/bench/io-guest.sh" -f "$tools/blockload" -f "$tools/netload" -k "$kernel" -m virtio_pci -m virtio_blk \
     -m virtio_net "$work/initramfs.gz"
 head -c 256M /dev/urandom >"$work/read.img"

@@ -18,6 +18,7 @@ done
 work=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill -9 $pid 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 fail() {
     echo "crash.sh: $1" >&2
     shift

@@ -15,6 +15,7 @@ work=$(mktemp -d)
 pid=
 tunnel=
 trap 'for p in $pid $tunnel; do kill $p 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 fail() {
     echo "guest.sh: $1" >&2
     tail -n "${LINES_SHOWN:-30}" "$work/out" "$work/console" >&2
@@ -39,9 +40,10 @@ start() { # FIRST-PORT
         $options </dev/null >"$work/out" 2>&1 &
     pid=$!
 }
+how="-F none -i $work/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=60"
+how="$how -o ServerAliveInterval=30 -o BatchMode=yes"
 in_guest() {
-    ssh -F none -i "$work/key" -p "$ssh_port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
-        -o ConnectTimeout=60 -o ServerAliveInterval=30 -o BatchMode=yes root@127.0.0.1 "$@"
+    ssh $how -p "$ssh_port" root@127.0.0.1 "$@"
 }
 options=$*
 for port in $(seq 20400 7 20700); do
@@ -92,10 +94,11 @@ for way in send receive; do
 done
 "$tools/netload" storm 127.0.0.1 "$echo_port" "$n" 16384 || fail "$n forwarded connections"
 
-in_guest -N -L "127.0.0.1:$tunnel_port:127.0.0.1:7777" &
+# ssh listens for 128.
+ssh $how -p "$ssh_port" -N -L "127.0.0.1:$tunnel_port:127.0.0.1:7777" root@127.0.0.1 &
 tunnel="$tunnel $!"
 answers "$tunnel_port"
-"$tools/netload" storm 127.0.0.1 "$tunnel_port" "$n" 2048 || fail "$n connections through an ssh session"
+"$tools/netload" storm 127.0.0.1 "$tunnel_port" "$n" 2048 100 || fail "$n connections through an ssh session"
 
 # An sshd that lets so many wait for their keys: each connection is a process of its own.
 in_guest "mkdir -p /run/sshd; setsid /usr/sbin/sshd -p 2222 -o MaxStartups=$((n * 2)) -o LoginGraceTime=3600 -o PidFile=/run/second </dev/null >/dev/null 2>&1"

@@ -270,7 +270,8 @@ struct client {
 
 struct storm {
     int ep;
-    unsigned n, greeted, finished;
+    unsigned n, window, opened, greeted, finished;
+    struct sockaddr_in to;
     uint64_t bytes; /* 0: the greeting is all */
     struct client *c;
 };
@@ -288,6 +289,20 @@ static void watch(const struct storm *s, struct client *c, uint32_t events)
     epoll_ctl(s->ep, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
+static bool open_more(struct storm *s)
+{
+    while (s->opened < s->n && s->opened - s->greeted < s->window) {
+        struct client *c = &s->c[s->opened];
+        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
+        *c = (struct client){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), .seed = s->opened++ * 31 + 1};
+        if (connect(c->fd, (const struct sockaddr *)&s->to, sizeof s->to) && errno != EINPROGRESS)
+            return broken(s, c, "connect");
+        if (epoll_ctl(s->ep, EPOLL_CTL_ADD, c->fd, &ev))
+            return broken(s, c, "epoll");
+    }
+    return true;
+}
+
 static bool take_greeting(struct storm *s, struct client *c)
 {
     char line[256];
@@ -297,7 +312,7 @@ static bool take_greeting(struct storm *s, struct client *c)
     c->greeted = true;
     s->greeted++;
     watch(s, c, 0);
-    return true;
+    return open_more(s);
 }
 
 static bool give(struct storm *s, struct client *c)
@@ -357,25 +372,11 @@ static bool run_until(struct storm *s, const unsigned *count)
     return true;
 }
 
-static bool open_all(struct storm *s, const struct sockaddr_in *a)
+static int storm(const char *host, const char *port, unsigned n, uint64_t bytes, unsigned window)
 {
-    for (unsigned i = 0; i < s->n; i++) {
-        struct client *c = &s->c[i];
-        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
-        *c = (struct client){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), .seed = i * 31 + 1};
-        if (connect(c->fd, (const struct sockaddr *)a, sizeof *a) && errno != EINPROGRESS)
-            return broken(s, c, "connect");
-        if (epoll_ctl(s->ep, EPOLL_CTL_ADD, c->fd, &ev))
-            return broken(s, c, "epoll");
-    }
-    return true;
-}
-
-static int storm(const char *host, const char *port, unsigned n, uint64_t bytes)
-{
-    struct sockaddr_in a = address(host, port);
-    struct storm s = {.n = n, .bytes = bytes, .ep = epoll_create1(0), .c = calloc(n, sizeof *s.c)};
-    if (!s.c || bytes > PIECE || !open_all(&s, &a) || !run_until(&s, &s.greeted))
+    struct storm s = {.n = n, .window = window, .bytes = bytes, .to = address(host, port), .ep = epoll_create1(0)};
+    s.c = calloc(n, sizeof *s.c);
+    if (!s.c || bytes > PIECE || !open_more(&s) || !run_until(&s, &s.greeted))
         return 1;
     printf("netload: %u connections open at once\n", s.greeted);
     if (!bytes)
@@ -422,13 +423,14 @@ int main(int argc, char **argv)
         return transfer(OP_SINK, argv + 2);
     if (argc == 5 && !strcmp(what, "receive"))
         return transfer(OP_SOURCE, argv + 2);
-    if (argc == 6 && !strcmp(what, "storm"))
-        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), strtoull(argv[5], NULL, 0));
+    if ((argc == 6 || argc == 7) && !strcmp(what, "storm"))
+        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), strtoull(argv[5], NULL, 0),
+                     (unsigned)atoi(argv[argc - 1 == 6 ? 6 : 4]));
     if (argc == 5 && !strcmp(what, "greet"))
-        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), 0);
+        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), 0, (unsigned)atoi(argv[4]));
     if (argc == 2 && !strcmp(what, "stamp"))
         return stamp();
-    fprintf(stderr, "usage: netload serve PORT | send|receive HOST PORT MIB | storm HOST PORT N BYTES |"
+    fprintf(stderr, "usage: netload serve PORT | send|receive HOST PORT MIB | storm HOST PORT N BYTES [WINDOW] |"
                     " greet HOST PORT N | stamp\n");
     return 2;
 }
