@@ -402,8 +402,9 @@ int ioloop_create(const struct ioloop_config *c, struct ioloop **out, struct err
     if (!rc)
         rc = start_thread(l);
     if (rc) {
-        rc = err_set(e, rc, "thread %s: cannot start: %s", c->name,
-                     l->slot < 0 ? "the machine has too many threads" : strerror(-rc));
+        rc = err_set(e, rc, "thread %s: cannot start: %s%s", c->name,
+                     l->slot < 0 ? "the machine has too many threads" : strerror(-rc),
+                     rc == -EMFILE ? ": raise the limit of open files (ulimit -n)" : "");
         loop_free(l);
         return rc;
     }

@@ -48,9 +48,11 @@ void trace_close(struct trace *t)
     uint64_t lost = t->spans ? atomic_load(&t->spans->lost) : 0;
     if (lost && (t->out || t->json))
         trace_write(t, "trace: %llu interrupts are missing: too many were under way", (unsigned long long)lost);
-    trace_json_close(t->json);
-    if (t->out && t->out != stderr)
-        fclose(t->out);
+    int rc = trace_json_close(t->json);
+    if (t->out && t->out != stderr && (ferror(t->out) | fclose(t->out)))
+        rc = errno ? -errno : -EIO;
+    if (rc)
+        fprintf(stderr, "hecaton: the trace of -D is not whole: %s\n", strerror(-rc));
     free(t->spans);
     *t = (struct trace){.mask = 0};
 }

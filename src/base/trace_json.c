@@ -23,7 +23,7 @@ struct trace_json {
     int fd;      /* (c) */
     bool seeks;  /* (c) the tail can be overwritten */
     bool first;  /* (l) no event yet */
-    bool broken; /* (l) a write failed: the rest is dropped */
+    int broken;  /* (l) a write failed with this errno: the rest is dropped */
     off_t at;    /* (l) where the buffer goes */
     size_t used; /* (l) */
     char buf[BUFFER + sizeof tail];
@@ -38,7 +38,7 @@ static void write_all(struct trace_json *j, const char *p, size_t n)
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0) {
-            j->broken = true;
+            j->broken = done < 0 ? errno : EIO;
             return;
         }
         p += done;
@@ -105,14 +105,16 @@ int trace_json_open(const char *path, struct trace_json **out, struct err *e)
     return 0;
 }
 
-void trace_json_close(struct trace_json *j)
+int trace_json_close(struct trace_json *j)
 {
     if (!j)
-        return;
+        return 0;
     flush(j, true);
+    int error = j->broken;
     close(j->fd);
     pthread_mutex_destroy(&j->lock);
     free(j);
+    return -error;
 }
 
 /* ---- events ---- */

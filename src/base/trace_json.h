@@ -21,7 +21,7 @@ struct trace_track {
 
 /* ---- lifecycle ---- */
 int trace_json_open(const char *path, struct trace_json **out, struct err *e);
-void trace_json_close(struct trace_json *j); /* NULL: nothing */
+int trace_json_close(struct trace_json *j); /* NULL: nothing; -errno: not all was written */
 
 /* ---- any thread; `ns` since the trace was opened; text is escaped here ---- */
 void trace_json_name_process(struct trace_json *j, uint32_t pid, const char *name);

@@ -5,7 +5,9 @@
 #include "cli/status.h"
 #include "vm/vm.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
 static int run(struct vm_config *c)
 {
@@ -49,9 +51,19 @@ static void hold_standard_files(void)
             (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
 }
 
+/* A report that nobody can read is none. */
+static bool output_lost(void)
+{
+    if (!fflush(stdout) && !ferror(stdout))
+        return false;
+    fprintf(stderr, "hecaton: standard output is not whole: %s\n", strerror(errno));
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     hold_standard_files();
     const struct command *cmd = command_find(argc, argv);
-    return cmd ? cmd->run(argc - 1, argv + 1, stdout) : run_machine(argc, argv);
+    int code = cmd ? cmd->run(argc - 1, argv + 1, stdout) : run_machine(argc, argv);
+    return output_lost() && !code ? EXIT_RUNTIME : code;
 }

@@ -301,13 +301,13 @@ static int open_base(struct block *b, const struct block_config *c, const struct
     int rc = block_file_format(c, &format, e);
     if (rc)
         return rc;
+    if (format && (rc = block_lock_look(c->id, c->file, c->readonly || c->snapshot, e)))
+        return rc;
     if (format)
         return block_nbd_create(c, format, b->loop, &b->base, e);
+    rc = open_raw(b, c, t, e);
     b->guessed = !c->format && !c->readonly && !c->snapshot;
-    if (b->guessed)
-        block_note(b, "the format was not given and nothing in the file tells: taken for raw, and the guest may not "
-                      "write a format's magic to its first sector. format=raw says that it is raw");
-    return open_raw(b, c, t, e);
+    return rc;
 }
 
 static int make_slots(struct block *b, struct err *e)
@@ -354,6 +354,9 @@ static int open_stores(struct block *b, const struct block_config *c, const stru
     if (!b->size)
         return err_set(e, -EINVAL, "-drive %s: %s is smaller than a sector: give it a size (truncate -s 8G FILE)",
                        b->id, b->file);
+    if (b->guessed)
+        block_note(b, "the format was not given and nothing in the file tells: taken for raw, and the guest may not "
+                      "write a format's magic to its first sector. format=raw says that it is raw");
     if (c->snapshot && !c->readonly)
         return open_overlay(b, t, e);
     return 0;

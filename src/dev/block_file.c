@@ -33,6 +33,8 @@ static const char *remedy(int error)
 static int open_failed(const struct block_config *c, int error, struct err *e)
 {
     const char *why = remedy(error);
+    if (error == ENOENT && (strstr(c->file, "://") || !strncmp(c->file, "nbd:", 4)))
+        why = "of addresses only nbd://HOST[:PORT][/NAME] and nbd+unix:///NAME?socket=PATH are known";
     return err_set(e, -error, "-drive %s: cannot open %s: %s", c->id, c->file, why ? why : strerror(error));
 }
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libnbd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -268,13 +269,22 @@ static int refused(const struct nbd *n, struct err *e)
                    why ? why : "no reason");
 }
 
+/* Signals that end the program are blocked while a machine is built: whoever waits looks for them. */
+static bool asked_to_end(void)
+{
+    sigset_t s;
+    return !sigpending(&s) && (sigismember(&s, SIGINT) || sigismember(&s, SIGTERM) || sigismember(&s, SIGHUP));
+}
+
 /* A server of our own ends if it can't; one at an address may never answer. */
 static int finish_connecting(struct nbd *n, struct err *e)
 {
     uint64_t until = n->server.pid ? UINT64_MAX : clock_host_ns() + CONNECT_NS;
     while (nbd_aio_is_connecting(n->h) || nbd_aio_is_negotiating(n->h)) {
-        if (nbd_poll(n->h, 1000) < 0)
+        if (nbd_poll(n->h, 100) < 0)
             return refused(n, e);
+        if (asked_to_end())
+            return err_set(e, -EINTR, "-drive %s: %s: interrupted before the NBD server answered", n->id, n->file);
         if (clock_host_ns() > until)
             return err_set(e, -ETIMEDOUT, "-drive %s: %s: no NBD server answered for a minute", n->id, n->file);
     }
@@ -372,6 +382,7 @@ int block_nbd_create(const struct block_config *c, const char *format, struct io
     if (!rc)
         rc = watch(n, e);
     if (rc) {
+        block_server_hasten(&n->server);
         nbd_free(n);
         return rc;
     }

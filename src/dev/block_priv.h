@@ -184,6 +184,8 @@ int block_file_open(const struct block_config *c, const struct block_tuning *t, 
 /* An unlinked temporary file of `size` bytes that takes no room yet. */
 int block_file_temp(const char *id, uint64_t size, struct block_file *f, struct err *e);
 
+/* block_lock.c: what block_lock() would say, without taking anything: for a file that a server is going to lock. */
+int block_lock_look(const char *id, const char *file, bool readonly, struct err *e);
 /* block_lock.c: keep other processes away as QEMU's do: -EAGAIN if another one writes the file, or reads it while we
  * want to write. */
 int block_lock(const char *id, const char *file, int fd, bool readonly, struct err *e);
@@ -214,5 +216,7 @@ void block_server_said(const struct block_server *s, char *line, size_t size);
 /* Wait until it has written what it has and is gone; the connection is closed. One that does not go in half a minute is
  * ended. */
 void block_server_end(struct block_server *s);
+/* It has nothing to lose: ask it to end, before waiting for it. Nothing if none was started. */
+void block_server_hasten(const struct block_server *s);
 
 #endif

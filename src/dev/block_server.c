@@ -131,14 +131,26 @@ static int bind_and_connect(const char *path, int listener, int client)
     return rc;
 }
 
+/* A directory of our own for a moment, in the first place that takes one. */
+static bool make_dir(char *dir, size_t size)
+{
+    static const char *const places[] = {"/tmp", "/var/tmp", "/dev/shm", "/run"};
+    bool made = false;
+    for (size_t i = 0; i < ARRAY_SIZE(places) && !made; i++) {
+        snprintf(dir, size, "%s/hecaton-XXXXXX", places[i]);
+        made = mkdtemp(dir) != NULL;
+    }
+    return made;
+}
+
 /* A listening socket on which we are connected already: nobody else can be, since its name is gone before the server
  * starts, and nothing has to be waited for. Should we die at once, the server finds a connection that has ended. */
 static int listening(int connection[2])
 {
-    char dir[64] = "/tmp/hecaton-XXXXXX", path[80];
+    char dir[64], path[80];
     connection[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     connection[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int rc = connection[0] < 0 || connection[1] < 0 || !mkdtemp(dir) ? -errno : 0;
+    int rc = connection[0] < 0 || connection[1] < 0 || !make_dir(dir, sizeof dir) ? -errno : 0;
     if (!rc) {
         snprintf(path, sizeof path, "%s/nbd", dir);
         rc = bind_and_connect(path, connection[1], connection[0]);
@@ -278,6 +290,12 @@ static void end_if_it_stays(const struct block_server *s)
     static const int signals[] = {SIGTERM, SIGKILL};
     for (size_t i = 0; s->pidfd >= 0 && i < ARRAY_SIZE(signals) && !gone_within(s, PATIENCE_MS); i++)
         syscall(SYS_pidfd_send_signal, s->pidfd, signals[i], NULL, 0);
+}
+
+void block_server_hasten(const struct block_server *s)
+{
+    if (s->pid && s->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, s->pidfd, SIGTERM, NULL, 0);
 }
 
 static void reap(pid_t pid)

@@ -298,6 +298,9 @@ static int check_used(const struct vm_devices *d, struct err *e)
             return err_set(e, -EINVAL,
                            "-drive id=%s: no disk uses it: add -device virtio-blk-pci,drive=%s, or say if=virtio",
                            v->image.id, v->image.id);
+    for (const struct vm_chardev *v = d->chardevs; v; v = v->next)
+        if (!v->used_by)
+            return err_set(e, -EINVAL, "-chardev id=%s: nothing uses it: say -serial chardev:%s", v->id, v->id);
     for (const struct vm_net *v = d->nets; v; v = v->next)
         if (!v->user && v->hub)
             return err_set(e, -EINVAL, "%s: no card is connected to it: add -net nic", v->option);

@@ -545,7 +545,10 @@ static int make_basics(struct machine *m, struct err *e)
     pthread_mutex_init(&m->event_lock, NULL);
     m->control = (struct vm_control){.request = machine_on_request, .opaque = m};
     m->ids = calloc(c->smp.cpus, sizeof *m->ids);
-    if (timerq_init(&m->timers, DEVICE_TIMERS) || !m->ids || m->event_fd < 0)
+    if (m->event_fd < 0)
+        return err_set(e, -EMFILE, "cannot make an eventfd: %s: raise the limit of open files (ulimit -n)",
+                       strerror(errno));
+    if (timerq_init(&m->timers, DEVICE_TIMERS) || !m->ids)
         return err_set(e, -ENOMEM, "out of memory for the machine");
     vm_config_ids(c, m->ids);
     int rc = trace_open(&m->trace, c->trace_mask, c->trace_file, c->trace_json, e);

@@ -261,6 +261,16 @@ static int create(struct session *s, struct vm_config *soft, struct err *e)
     return err_set(e, rc, "%s", first.msg);
 }
 
+/* A signal came while the machine was built: that is why it was not, or it matters more. */
+static bool interrupted(struct session *s)
+{
+    bool go_on;
+    int sig = s->signal_fd >= 0 ? signals_take(s, &go_on) : 0;
+    if (sig)
+        end(s, 128 + sig);
+    return sig;
+}
+
 int vm_run(const struct vm_config *c, int *exit_code, struct err *e)
 {
     struct session s = {.cfg = c, .signal_fd = -1, .host_start = clock_host_ns(), .waits = c->paused};
@@ -270,6 +280,8 @@ int vm_run(const struct vm_config *c, int *exit_code, struct err *e)
         rc = create(&s, &soft, e);
     if (!rc)
         rc = run_machine(&s, e);
+    if (rc && !s.m && interrupted(&s))
+        rc = 0;
     signals_close(&s); /* a second signal ends even a host that does not get done with a disk */
     if (s.m)
         machine_destroy(s.m);

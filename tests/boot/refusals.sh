@@ -70,4 +70,23 @@ refuse 2 "netdev=n" -kernel zeros -netdev user,id=n
 refuse 1 "deterministic" -kernel zeros -machine deterministic=on -hda disk
 refuse 1 "missing" -kernel zeros -drive file=disk,format=raw -hdb missing
 refuse 1 "not a kernel" -kernel zeros -drive file=disk,format=raw,if=virtio
+refuse 1 "smaller than a sector" -kernel zeros -hda empty
+refuse 1 "is a directory" -kernel zeros -hda dir
+refuse 1 "another -drive" -kernel zeros -drive file=disk,format=raw -drive file=disk,format=raw
+refuse 1 "nbd://HOST" -kernel zeros -hda http://host/disk
+refuse 2 "serial chardev:c" -kernel zeros -chardev null,id=c
+refuse 1 "no directory" -kernel zeros -nic user,tftp=missing
+if command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null; then
+    qemu-img create -q -f qcow2 image.qcow2 1M
+    refuse 1 "another -drive" -kernel zeros -hda image.qcow2 -hdb image.qcow2
+    { head -c 8 image.qcow2; cat noise; } >damaged.qcow2
+    refuse 1 "damaged.qcow2: qemu-nbd" -kernel zeros -hda damaged.qcow2
+fi
+
+# A report that cannot be written is no success.
+"$hecaton" -h >/dev/full 2>err
+if [ $? != 1 ] || ! grep -q "No space" err; then
+    echo "refusals.sh: -h into a full file"
+    failed=1
+fi
 exit $failed

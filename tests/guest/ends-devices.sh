@@ -113,4 +113,23 @@ else
     finish TERM 143
 fi
 ends 43 code
+
+# A server that never answers holds nobody who wants to leave, and ends with us.
+if command -v qemu-img >/dev/null; then
+    qemu-img create -q -f qcow2 d.qcow2 8M
+    mkdir silent
+    printf '#!/bin/sh\nexec sleep 86399\n' >silent/qemu-nbd
+    chmod +x silent/qemu-nbd
+    PATH=$work/silent:$PATH "$hecaton" -accel "$engine" -m 64 -kernel "$ways" -append code -hda d.qcow2 </dev/null >out 2>err &
+    pid=$!
+    pids="$pids $pid"
+    child() {
+        silent=$(pgrep -P "$pid" -f "sleep 86399")
+    }
+    word="a silent server"
+    until_true 300 child || bad "$word: not started"
+    finish TERM 143
+    [ ! -s err ] || bad "$word: lines on standard error"
+    ! kill -0 "$silent" 2>/dev/null || bad "$word: it is left"
+fi
 exit $failed
