@@ -6,7 +6,7 @@ DESTDIR ?=
 PRESET_BUILD = cmake --preset $(1) -DCMAKE_INSTALL_PREFIX=$(PREFIX) >/dev/null && cmake --build --preset $(1) -j $(JOBS)
 CTEST = ctest --test-dir build/$(1) -j $(JOBS) --output-on-failure
 
-.PHONY: help build test boot guest-disk guest-tests bench oracle kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
+.PHONY: help build test boot guest-disk guest-tests bench oracle nested kvm-diff install deps check format lint layers asan tsan hostile fuzz clean
 
 build: deps ## build/release/hecaton
 	@$(call PRESET_BUILD,release)

@@ -7,10 +7,14 @@
  *   008h  kind: 0 MSI-X, 1 MSI, 2 INTx
  *   00Ch  count: how many are fired at a command, 1 .. 2048 (1 at reset; what is out of range is 1)
  *   010h  stride: added to the vector after each (0 at reset)
- *   014h  command: a vector; writing it fires `count` vectors. INTx: an even number lowers the wire, an odd one raises
- * it 018h  how many have been fired since reset (read only) 020h  DMA address, low half; 024h high half; 028h length, 0
- * .. 2048 02Ch  writing 1 reads memory into the buffer, 2 writes it from there; reads give 1 if that went well, 0 if it
- * was blocked 800h  the buffer, 2048 bytes, accesses of any size BAR 1 holds the MSI-X table and its pending bits.
+ *   014h  command: a vector; writing it fires `count` vectors. INTx: even lowers the wire, odd raises it
+ *   018h  how many have been fired since reset (read only)
+ *   020h  DMA address, low half; 024h high half
+ *   028h  length, 0 .. 2048
+ *   02Ch  writing 1 reads memory into the buffer, 2 writes it from there; reads: 1 it went well, 0 it was blocked
+ *   800h  the buffer, 2048 bytes, accesses of any size
+ *
+ * BAR 1 holds the MSI-X table and its pending bits.
  *
  * Vectors fire on the vCPU's thread that gave the command. The registers are one set: who uses them from several CPUs
  * takes turns.
