@@ -1,8 +1,8 @@
 #!/bin/sh
 # guest.sh [hecaton option...]: build/guest's Debian disk (make guest-disk) with SMP (4) CPUs, by ssh through a forwarded port:
 # fio writes and verifies on virtio and on SATA disks; streams go both ways, compared byte by byte; CONNECTIONS (1000) at once
-# through a forwarded port, to a server that echoes, through one ssh session's own forwarding, and to sshd itself. GUEST names
-# another directory with the disk; FIO_MIB (64) how much fio writes to each disk, STREAM_MIB (64) what a stream is.
+# through a forwarded port, to a server that echoes, through one ssh session's own forwarding, and SSHD_CONNECTIONS (100), a
+# process each, to sshd itself. GUEST names another directory with the disk; FIO_MIB (64) how much fio writes to each disk, STREAM_MIB (64) what a stream is.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$here/../..
@@ -11,6 +11,7 @@ hecaton=${HECATON:-$build/release/hecaton}
 tools=${TOOLS:-$build/release/tests/disk}
 guest=${GUEST:-$build/guest}
 n=${CONNECTIONS:-1000}
+daemons=${SSHD_CONNECTIONS:-100}
 work=$(mktemp -d)
 pid=
 tunnel=
@@ -94,15 +95,15 @@ for way in send receive; do
 done
 "$tools/netload" storm 127.0.0.1 "$echo_port" "$n" 16384 || fail "$n forwarded connections"
 
-# ssh listens for 128.
+# ssh and sshd listen for 128.
 ssh $how -p "$ssh_port" -N -L "127.0.0.1:$tunnel_port:127.0.0.1:7777" root@127.0.0.1 &
 tunnel="$tunnel $!"
 answers "$tunnel_port"
 "$tools/netload" storm 127.0.0.1 "$tunnel_port" "$n" 2048 100 || fail "$n connections through an ssh session"
 
 # An sshd that lets so many wait for their keys: each connection is a process of its own.
-in_guest "mkdir -p /run/sshd; setsid /usr/sbin/sshd -p 2222 -o MaxStartups=$((n * 2)) -o LoginGraceTime=3600 -o PidFile=/run/second </dev/null >/dev/null 2>&1"
-"$tools/netload" greet 127.0.0.1 "$sshd_port" "$n" || fail "$n connections to sshd"
+in_guest "mkdir -p /run/sshd; setsid /usr/sbin/sshd -p 2222 -o MaxStartups=$((daemons * 2)) -o LoginGraceTime=3600 -o PidFile=/run/second </dev/null >/dev/null 2>&1"
+"$tools/netload" greet 127.0.0.1 "$sshd_port" "$daemons" 100 || fail "$daemons connections to sshd"
 in_guest true || fail "the first sshd after the storm"
 ! in_guest dmesg | grep -E 'Call Trace|BUG:|soft lockup|rcu.*stall|I/O error' || fail "the guest's kernel complained"
 in_guest poweroff || true

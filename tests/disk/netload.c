@@ -426,11 +426,11 @@ int main(int argc, char **argv)
     if ((argc == 6 || argc == 7) && !strcmp(what, "storm"))
         return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), strtoull(argv[5], NULL, 0),
                      (unsigned)atoi(argv[argc - 1 == 6 ? 6 : 4]));
-    if (argc == 5 && !strcmp(what, "greet"))
-        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), 0, (unsigned)atoi(argv[4]));
+    if (argc == 6 && !strcmp(what, "greet"))
+        return storm(argv[2], argv[3], (unsigned)atoi(argv[4]), 0, (unsigned)atoi(argv[5]));
     if (argc == 2 && !strcmp(what, "stamp"))
         return stamp();
     fprintf(stderr, "usage: netload serve PORT | send|receive HOST PORT MIB | storm HOST PORT N BYTES [WINDOW] |"
-                    " greet HOST PORT N | stamp\n");
+                    " greet HOST PORT N WINDOW | stamp\n");
     return 2;
 }
