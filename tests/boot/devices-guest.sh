@@ -17,21 +17,39 @@ numbers() { # of interrupts whose names match
     grep -E "$1" /proc/interrupts | awk '{ sub(":", "", $1); print $1 }'
 }
 
-# arrives PATTERN move|stay COMMAND...: what COMMAND causes is seen at CPUs 0, 255, 256 and the last, where the interrupts
-# are moved before, or the command runs if they can't be; and nowhere else.
+# move CPU COMMAND...: a kernel may put a move off until an interrupt arrives, and again until the one before is done with.
+moved() {
+    for irq in $(numbers "$pattern"); do
+        [ "$(cat "/proc/irq/$irq/effective_affinity_list")" = "$1" ] || return 1
+    done
+}
+move() {
+    to=$1
+    shift
+    for irq in $(numbers "$pattern"); do
+        echo "$to" >"/proc/irq/$irq/smp_affinity_list" || bad "$pattern: irq $irq does not move to CPU $to"
+    done
+    tries=0
+    until "$@" && moved "$to"; do
+        tries=$((tries + 1))
+        [ $tries -lt 50 ] || { bad "$pattern: still not at CPU $to"; return; }
+        sleep 0.02
+    done
+}
+
+# arrives PATTERN move|stay COMMAND...: what COMMAND causes is seen at CPUs 0, 255, 256 and the last (at each if they are
+# few), where the interrupts are moved before, or the command runs if they can't be; and nowhere else.
+last=$(($(nproc) - 1))
+cpus=$([ $last -gt 256 ] && echo 0 255 256 $last || seq 0 $last)
 arrives() {
     pattern=$1
     how=$2
     shift 2
-    for cpu in 0 255 256 $(($(nproc) - 1)); do
-        [ $cpu -lt "$(nproc)" ] || continue
+    for cpu in $cpus; do
         on="taskset -c $cpu"
         if [ "$how" = move ]; then
             on=
-            for irq in $(numbers "$pattern"); do
-                echo $cpu >"/proc/irq/$irq/smp_affinity_list" || bad "$pattern: irq $irq does not move to CPU $cpu"
-            done
-            "$@" || bad "$pattern: '$*'" # what was on its way to the CPU before is taken here
+            move $cpu "$@"
         fi
         set -- $(counts "$pattern" $cpu) "$@"
         here=$1 all=$2
