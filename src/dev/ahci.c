@@ -75,10 +75,22 @@ void ahci_hba_try_reset(struct ahci *a)
     atomic_store(&a->reset.served, asked);
 }
 
+/* 10.4.3 "HBA Reset" gives it one second, after which drivers give the HBA up: on a busy host the loop may not run in
+ * that time, though the vCPU does. */
+void ahci_hba_look(struct ahci *a)
+{
+    if (!ahci_asked(&a->reset) || pthread_mutex_trylock(&a->work))
+        return;
+    ahci_hba_try_reset(a);
+    pthread_mutex_unlock(&a->work);
+}
+
 void ahci_hba_run(void *hba)
 {
     struct ahci *a = hba;
+    pthread_mutex_lock(&a->work);
     ahci_hba_try_reset(a);
+    pthread_mutex_unlock(&a->work);
     intx_update(a); /* MSI may have been switched on or off */
 }
 
@@ -215,6 +227,7 @@ static void dismantle(struct ahci *a)
     pthread_cond_destroy(&a->idle_cond);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->intx_lock);
+    pthread_mutex_destroy(&a->work);
     free(a);
 }
 
@@ -241,6 +254,7 @@ int ahci_create(const struct ahci_config *c, struct ahci **out, struct err *e)
         return err_set(e, -ENOMEM, "no memory for the AHCI controller");
     a->cfg = *c;
     pthread_mutex_init(&a->intx_lock, NULL);
+    pthread_mutex_init(&a->work, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->idle_cond, NULL);
     int rc = build(a, e);

@@ -190,10 +190,12 @@ static void request_done(struct block_request *r, int result)
     if (r->op == BLOCK_READ && s->cmd.op == ATA_OP_READ)
         for (unsigned i = 0; i < r->iovs; i++)
             pci_dma_stored(&p->hba->func, r->iov[i].iov_base, r->iov[i].iov_len);
+    pthread_mutex_lock(&p->hba->work);
     s->result = result;
     p->finished |= 1u << ahci_slot_number(s);
     p->in_flight--;
     p->hba->in_flight--;
+    pthread_mutex_unlock(&p->hba->work);
     ahci_quiet_check(p->hba);
     ioloop_ring(p->hba->cfg.loop, &p->bell);
 }

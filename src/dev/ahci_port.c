@@ -292,9 +292,8 @@ static void tell_queue(struct ahci_port *p)
         tell_failed(p);
 }
 
-void ahci_port_run(void *port)
+static void run(struct ahci_port *p)
 {
-    struct ahci_port *p = port;
     if (p->hba->quiet)
         return;
     if (ahci_asked(&p->hba->reset)) {
@@ -318,4 +317,12 @@ void ahci_port_run(void *port)
         p->interrupt = false;
         ahci_port_interrupt(p);
     }
+}
+
+void ahci_port_run(void *port)
+{
+    struct ahci_port *p = port;
+    pthread_mutex_lock(&p->hba->work);
+    run(p);
+    pthread_mutex_unlock(&p->hba->work);
 }

@@ -171,6 +171,9 @@ struct ahci {
     struct ioloop_bell bell;
     pthread_mutex_t intx_lock;
 
+    /* Held by the loop while it works on ports, and tried by a vCPU that looks whether a reset is over: with it what is
+     * "the loop's" is its own for the moment. */
+    pthread_mutex_t work;
     unsigned in_flight; /* the loop's: all ports' */
     bool quiet;         /* the loop's: the owner resets, nobody starts anything */
     pthread_mutex_t lock;
@@ -191,9 +194,11 @@ uint32_t ahci_port_pending(const struct ahci_port *p); /* PxIS */
 /* PxIS or PxIE has got a bit: IS, and the interrupt if it is due. */
 void ahci_port_interrupt(struct ahci_port *p);
 void ahci_interrupt(struct ahci *a); /* IS or GHC.IE has got a bit */
+/* A vCPU looks at GHC.HR: the reset is done right here if nothing is in flight and the loop is not at work. */
+void ahci_hba_look(struct ahci *a);
 void ahci_is_clear(struct ahci *a, uint32_t val);
 
-/* ---- the loop's thread only ---- */
+/* ---- the loop's thread only, or with `work` held ---- */
 void ahci_port_run(void *port);          /* the bell: everything there is to do */
 void ahci_hba_run(void *hba);            /* likewise */
 void ahci_hba_try_reset(struct ahci *a); /* GHC.HR, if it is set and nothing is in flight */

@@ -103,6 +103,7 @@ static uint32_t reg_read(struct ahci *a, unsigned reg)
     case AHCI_CAP:
         return CAP_PORTS | CAP_NCS | CAP_LPM | CAP_PMD | CAP_SAM | CAP_ISS | CAP_SCLO | CAP_SNCQ | CAP_S64A;
     case AHCI_GHC:
+        ahci_hba_look(a);
         return atomic_load(&a->ghc) | GHC_AE | (ahci_asked(&a->reset) ? GHC_HR : 0);
     case AHCI_IS:
         return atomic_load(&a->is);

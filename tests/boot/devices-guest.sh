@@ -127,7 +127,12 @@ done
 i=0
 until [ -b /dev/sda ] && [ -b /dev/vda ] && [ -b /dev/vdb ]; do
     i=$((i + 1))
-    [ $i -lt 300 ] || { bad "no disks: $(ls /sys/block)"; break; }
+    if [ $i = 300 ]; then # nothing after this means anything; what the drivers said does
+        bad "no disks:" $(ls /sys/block)
+        dmesg | grep -E 'ahci|ata[0-9]|virtio|sd [0-9]|DMAR|AMD-Vi' | tail -n 40
+        grep -E 'CPU0|ahci|virtio' /proc/interrupts | cut -c -120
+        exit 1
+    fi
     sleep 0.1
 done
 nic=$(card_of virtio_net)

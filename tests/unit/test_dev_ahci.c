@@ -264,6 +264,19 @@ static void a_soft_reset_is_two_control_frames(void **state)
     ahci_rig_fini(&r);
 }
 
+static void an_hba_reset_of_an_idle_hba_waits_for_no_loop(void **state)
+{
+    struct ahci_rig r;
+    setup(&r);
+    hba_wr(&r, AHCI_GHC, GHC_HR);
+    assert_true(hba_rd(&r, AHCI_GHC) == GHC_AE); /* the loop did not run */
+    assert_false(px_rd(&r, 0, AHCI_PxCMD) & (CMD_ST | CMD_CR | CMD_FRE | CMD_FR));
+    run(&r);
+    port_start(&r, 0);
+    assert_true(px_rd(&r, 0, AHCI_PxCMD) & CMD_CR);
+    ahci_rig_fini(&r);
+}
+
 /* ---- resets of all ---- */
 static void an_hba_reset_waits_and_keeps_the_lists(void **state)
 {
@@ -606,6 +619,7 @@ int main(void)
         cmocka_unit_test(comreset_waits_for_what_is_in_flight),
         cmocka_unit_test(comreset_of_a_running_port_loses_its_commands),
         cmocka_unit_test(a_soft_reset_is_two_control_frames),
+        cmocka_unit_test(an_hba_reset_of_an_idle_hba_waits_for_no_loop),
         cmocka_unit_test(an_hba_reset_waits_and_keeps_the_lists),
         cmocka_unit_test(the_machines_reset_waits_and_forgets_all),
         cmocka_unit_test(the_line_follows_is),
