@@ -3,14 +3,14 @@
 # and print the directory. apt checks signature and hash. What was fetched before is used again, if it had these PATHs.
 # Status 3: it can't be had.
 set -eu
-top=$(cd "$(dirname "$0")/.." && pwd)
-debs=${HEC_BUILD:-$top/build}/debs
+here=$(cd "$(dirname "$0")" && pwd)
+build=${HEC_BUILD:-$(dirname "$here")/build}
+debs=$build/debs
 package=$1
 shift
 dir=$debs/$package
 mkdir -p "$debs"
-exec 9>"$debs/.lock"
-flock 9
+. "$here/fetch-lock.sh"
 # had PATH...: all of them were unpacked before. An empty list is the whole package.
 had() {
     [ -f "$dir/.unpacked" ] || return 1

@@ -23,6 +23,8 @@ if [ "${HEC_UPDATE:-0}" = 0 ] && [ -s "$link" ] && { [ $name = 0 ] || [ -s "$lin
     exit 0
 fi
 
+. "$here/fetch-lock.sh"
+
 image() {
     apt-cache depends "$meta" 2>/dev/null | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }'
 }
@@ -39,7 +41,7 @@ if [ -z "$package" ]; then
     exit 3
 fi
 dir=$("$here/fetch-deb.sh" "$package" ./boot)
-cp "$dir"/boot/vmlinuz-* "$link.new"
-mv "$link.new" "$link"
+cp "$dir"/boot/vmlinuz-* "$link.new.$$"
+mv "$link.new.$$" "$link"
 echo "$package" >"$link.package"
 if [ $name = 1 ]; then echo "$package"; else echo "$link"; fi

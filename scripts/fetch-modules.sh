@@ -4,6 +4,8 @@
 # is left out; a module it has not at all is a line on standard error. Status 3: it can't be had.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+build=${HEC_BUILD:-$(dirname "$here")/build}
+. "$here/fetch-lock.sh"
 out=${OUT:?fetch-modules.sh: OUT is the directory}
 kernel=$1
 shift
