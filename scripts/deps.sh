@@ -5,7 +5,7 @@ packages=
 for group in "$@"; do
     case $group in
     build) packages="$packages gcc make cmake ninja-build pkg-config zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libseccomp-dev libslirp-dev liburing-dev libnbd-dev libcmocka-dev libzydis-dev acpica-tools" ;;
-    boot) packages="$packages cpio gzip procps xz-utils e2fsprogs qemu-utils procps" ;;
+    boot) packages="$packages cpio gzip procps xz-utils e2fsprogs qemu-utils" ;;
     disk) packages="$packages mmdebstrap qemu-utils e2fsprogs fdisk openssh-client uidmap" ;;
     nested) packages="$packages qemu-system-x86" ;;
     check) packages="$packages clang-format" ;;
