@@ -50,7 +50,24 @@ static int accel_thread(void *ctx, const struct keyval *k, struct err *e)
     return rc;
 }
 
+static int accel_jit(void *ctx, const struct keyval *k, struct err *e)
+{
+    struct vm_config *c = ctx;
+    bool on = false;
+    int rc = keyval_onoff(k, &on, e);
+    c->jit = on ? VM_ON : VM_OFF;
+    return rc;
+}
+
+static int accel_jit_heat(void *ctx, const struct keyval *k, struct err *e)
+{
+    struct vm_config *c = ctx;
+    return keyval_u32(k, 1, UINT32_MAX, &c->jit_heat, e);
+}
+
 static const struct prop accel_props[] = {
+    {"jit", accel_jit, "on|off", "soft: translate what runs often into host code (on; off with deterministic=on)"},
+    {"jit-heat", accel_jit_heat, "N", "soft: translate what has run N times (32)"},
     {"thread", accel_thread, "multi|single", "single: one worker (multi)"},
 };
 

@@ -78,6 +78,8 @@ struct engine_config {
     const struct trace *trace;
     bool deterministic; /* seeded RDRAND, no host time */
     uint64_t seed;
+    bool jit;          /* the built-in engine may translate what runs often into host code */
+    uint32_t jit_heat; /* executions after which a block is translated; 0: as many as pay on average */
     /* for ENGINE_OWN_APICS */
     enum engine_irqchip irqchip;
     bool firmware_x2apic; /* as fabric_config has them */

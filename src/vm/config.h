@@ -87,6 +87,8 @@ struct vm_config {
     unsigned accels;                   /* 0: whatever runs this machine best on this host */
     enum vm_accel engine;              /* the one that runs it: accel_choose()'s answer */
     bool kvm_in_software;              /* likewise: this host's KVM runs no unmodified kernel */
+    enum vm_onoffauto jit;             /* -accel soft,jit=; auto: on, but off in a deterministic machine */
+    uint32_t jit_heat;                 /* as engine_config.jit_heat */
 
     enum vm_time time;
     bool deterministic;

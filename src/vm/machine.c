@@ -512,6 +512,8 @@ static int make_engine(struct machine *m, struct err *e)
                               .trace = &m->trace,
                               .deterministic = m->cfg->deterministic,
                               .seed = m->cfg->seed,
+                              .jit = m->cfg->jit == VM_AUTO ? !m->cfg->deterministic : m->cfg->jit == VM_ON,
+                              .jit_heat = m->cfg->jit_heat,
                               .irqchip = engine_irqchip(m->cfg->irqchip),
                               .firmware_x2apic = vm_config_firmware_x2apic(m->cfg),
                               .x2apic_8bit_ids = m->cfg->x2apic_8bit_ids,
