@@ -12,9 +12,22 @@
 #define MSIX_PBA    0x2000u
 #define IO_SIZE     32u
 
-/* ---- state; the loop's thread ---- */
+/* ---- state ---- */
 
-/* Interrupts last, under their lock: whatever a vCPU raised meanwhile goes with the level it made. */
+void e1k_enter(struct e1000e *n)
+{
+    if (!n->depth++)
+        pthread_mutex_lock(&n->work);
+}
+
+void e1k_leave(struct e1000e *n)
+{
+    if (!--n->depth)
+        pthread_mutex_unlock(&n->work);
+}
+
+/* Interrupts last, under their lock: whatever a vCPU raised meanwhile goes with the level it made. Timers stay armed,
+ * for only the loop can stop them: they find nothing to do, or what came after. */
 void e1k_reset_now(struct e1000e *n)
 {
     uint32_t wanted = atomic_load(&n->resets_wanted);
@@ -22,22 +35,46 @@ void e1k_reset_now(struct e1000e *n)
     e1k_regs_reset(n);
     e1k_irq_reset(n);
     memset(n->tx, 0, sizeof n->tx);
-    ioloop_timer_cancel(n->loop, &n->patience);
     atomic_store(&n->starved, false);
     atomic_store(&n->mastering, true);
     atomic_store(&n->resets_done, wanted);
-    net_resume(n->net);
 }
 
-/* CTRL or the command register was written: a reset, or mastering off or on again. Nothing is under way on this thread,
- * so it is true at once; what waited for it goes on. */
+static bool may_master(struct e1000e *n)
+{
+    return !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF);
+}
+
+/* With `work` held nothing is under way, so it is true at once. */
+static void settle(struct e1000e *n)
+{
+    if (e1k_resetting(n))
+        e1k_reset_now(n);
+    atomic_store(&n->mastering, may_master(n));
+}
+
+/* Drivers wait 10 ms for the one and 8 for the other, then go on regardless, and their first writes would be lost: on a
+ * busy host the loop may not run in that time, though the vCPU does. */
+void e1k_look(struct e1000e *n)
+{
+    if (!e1k_resetting(n) && atomic_load(&n->mastering) == may_master(n))
+        return;
+    if (pthread_mutex_trylock(&n->work))
+        return;
+    settle(n);
+    pthread_mutex_unlock(&n->work);
+}
+
+/* CTRL or the command register was written: a reset, or mastering off or on again. What waited for it goes on, also if
+ * a vCPU has seen to it already. */
 static void change_state(void *opaque)
 {
     struct e1000e *n = opaque;
-    if (e1k_resetting(n))
-        e1k_reset_now(n);
-    atomic_store(&n->mastering, !(e1k_get(n, R_CTRL) & CTRL_MASTER_OFF));
+    e1k_enter(n);
+    settle(n);
+    net_resume(n->net);
     e1k_transmit(n);
+    e1k_leave(n);
 }
 
 /* ---- the PCI function ---- */
@@ -87,8 +124,10 @@ static void plug(void *opaque)
 {
     struct e1000e *n = opaque;
     struct net_peer p = {.receive = e1k_receive, .opaque = n};
+    e1k_enter(n);
     e1k_reset_now(n);
     net_set_peer(n->net, &p);
+    e1k_leave(n);
 }
 
 static void unplug(void *opaque)
@@ -107,6 +146,7 @@ static void free_card(struct e1000e *n)
 {
     pci_func_fini(&n->func);
     pthread_mutex_destroy(&n->lock);
+    pthread_mutex_destroy(&n->work);
     free(n);
 }
 
@@ -120,6 +160,7 @@ int e1000e_create(const struct e1000e_config *c, struct e1000e **out, struct err
     n->trace = c->host->cfg.trace;
     memcpy(n->mac, c->mac, sizeof n->mac);
     pthread_mutex_init(&n->lock, NULL);
+    pthread_mutex_init(&n->work, NULL);
     ioloop_bell_init(&n->tx_bell, e1k_transmit, n);
     ioloop_bell_init(&n->rx_bell, e1k_refill, n);
     ioloop_bell_init(&n->state_bell, change_state, n);
@@ -141,7 +182,11 @@ int e1000e_create(const struct e1000e_config *c, struct e1000e **out, struct err
 
 static void power_on(void *opaque)
 {
-    e1k_reset_now(opaque);
+    struct e1000e *n = opaque;
+    e1k_enter(n);
+    e1k_reset_now(n);
+    net_resume(n->net);
+    e1k_leave(n);
 }
 
 void e1000e_reset(struct e1000e *n)

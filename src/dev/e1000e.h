@@ -4,8 +4,9 @@
  * Two transmit queues, receiving on queue 0; legacy, extended and packet-split descriptors, VLAN tags, checksum and TCP
  * segmentation offload, interrupt throttling in host time. No flash, no management, no wake-up.
  *
- * Registers are served on the vCPUs' threads, queues and resets on the network's ioloop: a reset is over when EECD says
- * "auto read done" again, mastering has ended when STATUS says so, as on the real card.
+ * Registers are served on the vCPUs' threads, queues on the network's ioloop. A reset is over when EECD says "auto read
+ * done" again, mastering has ended when STATUS says so, as on the real card: the loop does either, or a vCPU that looks
+ * while the loop is not at work on the card.
  */
 #ifndef HEC_DEV_E1000E_H
 #define HEC_DEV_E1000E_H

@@ -100,8 +100,6 @@ void e1k_irq_reset(struct e1000e *n)
     e1k_set(n, R_IMS, 0);
     update(n);
     pthread_mutex_unlock(&n->lock);
-    ioloop_timer_cancel(n->loop, &n->throttle);
-    n->throttle_at = 0;
     n->gathered = 0;
     memset(n->deferred, 0, sizeof n->deferred);
     memset(n->next, 0, sizeof n->next);
@@ -156,6 +154,7 @@ void e1k_raise_queue(struct e1000e *n, uint32_t causes)
 void e1k_throttle_ends(void *opaque)
 {
     struct e1000e *n = opaque;
+    e1k_enter(n);
     uint64_t now = max_u64(clock_host_ns(), n->throttle_at);
     n->throttle_at = 0;
     for (unsigned v = 0; v < E1K_VECTORS; v++) {
@@ -164,4 +163,5 @@ void e1k_throttle_ends(void *opaque)
         if (causes)
             raise_by(n, v, causes, now);
     }
+    e1k_leave(n);
 }

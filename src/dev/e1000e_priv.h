@@ -6,8 +6,8 @@
  *   e1000e_tx.c   transmit queues
  *   e1000e_rx.c   filters and the receive queue
  *
- * Every register is an atomic word. The loop's thread writes the head pointers, statistics and, in a reset, everything;
- * vCPUs write the rest. Interrupt state alone needs several words at once and has a short lock.
+ * Every register is an atomic word. The loop's thread writes the head pointers and statistics, vCPUs write the rest,
+ * and a reset writes everything. Interrupt state alone needs several words at once and has a short lock.
  */
 #ifndef HEC_DEV_E1000E_PRIV_H
 #define HEC_DEV_E1000E_PRIV_H
@@ -175,7 +175,11 @@ struct e1000e {
     pthread_mutex_t lock;
     uint32_t told; /* (l) causes whose message has been sent, and which are still there */
     struct ioloop_bell tx_bell, rx_bell, state_bell, finish;
-    /* the loop's thread */
+    /* Held by the loop while it works on the card, and tried by a vCPU that looks whether a reset is over: with it what
+     * is "the loop's" is its own for the moment. */
+    pthread_mutex_t work;
+    unsigned depth; /* the loop's thread only: a network answers a frame within net_send() */
+    /* the loop's thread, or with `work` held */
     struct e1k_tx tx[E1K_TX_QUEUES];
     uint32_t gathered;              /* causes of frames received since `finish` was rung */
     uint32_t deferred[E1K_VECTORS]; /* causes that wait for their vector's interval to end */
@@ -216,8 +220,13 @@ static inline bool e1k_resetting(struct e1000e *n)
     return atomic_load(&n->resets_wanted) != atomic_load(&n->resets_done);
 }
 
-/* ---- e1000e.c; the loop's thread ---- */
-/* Every register as after CTRL.RST; queues forgotten. */
+/* ---- e1000e.c ---- */
+/* The loop's thread, around all it does on the card; may be nested. */
+void e1k_enter(struct e1000e *n);
+void e1k_leave(struct e1000e *n);
+/* A vCPU looks at what a reset or the end of mastering shows in: it is done right here if the loop is not at work. */
+void e1k_look(struct e1000e *n);
+/* Every register as after CTRL.RST; queues forgotten. `work` is held. */
 void e1k_reset_now(struct e1000e *n);
 
 /* ---- e1000e_regs.c ---- */
@@ -233,7 +242,7 @@ void e1k_throttle_ends(void *e1000e);
 uint32_t e1k_icr_read(struct e1000e *n);
 void e1k_icr_write(struct e1000e *n, uint32_t val);
 void e1k_mask(struct e1000e *n, uint32_t set, uint32_t clear); /* IMS and IMC */
-void e1k_irq_reset(struct e1000e *n);
+void e1k_irq_reset(struct e1000e *n);                          /* `work` is held */
 
 /* ---- e1000e_tx.c, e1000e_rx.c; the loop's thread ---- */
 void e1k_transmit(void *e1000e); /* tx_bell */

@@ -156,8 +156,11 @@ static uint32_t status(struct e1000e *n)
     return STATUS_FD | STATUS_LU | STATUS_1000 | STATUS_ASDV_1000 | (atomic_load(&n->mastering) ? STATUS_MASTER : 0);
 }
 
+/* Whether a reset is under way is asked before the register is read: during one it may be anything. */
 static uint32_t reg_read(struct e1000e *n, unsigned reg)
 {
+    if (reg == R_CTRL || reg == R_STATUS || reg == R_EECD)
+        e1k_look(n);
     bool resetting = e1k_resetting(n);
     switch (reg) {
     case R_CTRL:
@@ -221,6 +224,8 @@ static void other_write(struct e1000e *n, unsigned reg, uint32_t val)
 static void reg_write(struct e1000e *n, unsigned reg, uint32_t val)
 {
     unsigned queue = reg & ~0xffu;
+    if (e1k_resetting(n))
+        e1k_look(n);
     if (e1k_resetting(n))
         return;
     if (queue == R_RDBAL || queue == R_RDBAL + E1K_QUEUE || queue == R_TDBAL || queue == R_TDBAL + E1K_QUEUE) {

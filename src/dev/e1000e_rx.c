@@ -374,11 +374,12 @@ static bool loses_patience(struct e1000e *n, const struct ring *r)
 void e1k_patience_ends(void *opaque)
 {
     struct e1000e *n = opaque;
-    if (!atomic_exchange(&n->starved, false))
-        return;
-    n->impatient = true;
-    net_resume(n->net);
+    e1k_enter(n);
+    n->impatient = atomic_exchange(&n->starved, false);
+    if (n->impatient)
+        net_resume(n->net);
     n->impatient = false;
+    e1k_leave(n);
 }
 
 /* Frames that come together share an interrupt. */
@@ -391,10 +392,12 @@ static void gather_causes(struct e1000e *n, uint32_t causes)
 void e1k_finish(void *opaque)
 {
     struct e1000e *n = opaque;
+    e1k_enter(n);
     uint32_t causes = n->gathered;
     n->gathered = 0;
     if (causes)
         e1k_raise_queue(n, causes);
+    e1k_leave(n);
 }
 
 /* 10.2.5.1 "Receive Control Register", RDMTS: a half, a quarter or an eighth of the ring is left. */
@@ -432,9 +435,8 @@ static bool passes(struct e1000e *n, const struct arriving *a)
     return false;
 }
 
-bool e1k_receive(void *opaque, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs)
+static bool receive(struct e1000e *n, const struct iovec *frame, unsigned iovs)
 {
-    struct e1000e *n = opaque;
     struct arriving a;
     struct ring r;
     if (!e1k_may_dma(n) || !(e1k_get(n, R_RCTL) & RCTL_EN) || iovs > NET_IOVS + 1 ||
@@ -449,9 +451,20 @@ bool e1k_receive(void *opaque, const struct net_hdr *hdr, const struct iovec *fr
     return deliver(n, &r, &a);
 }
 
+bool e1k_receive(void *opaque, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs)
+{
+    struct e1000e *n = opaque;
+    e1k_enter(n);
+    bool taken = receive(n, frame, iovs);
+    e1k_leave(n);
+    return taken;
+}
+
 void e1k_refill(void *opaque)
 {
     struct e1000e *n = opaque;
+    e1k_enter(n);
     if (atomic_exchange(&n->starved, false))
         net_resume(n->net);
+    e1k_leave(n);
 }

@@ -304,6 +304,7 @@ void e1k_transmit(void *opaque)
     struct e1000e *n = opaque;
     uint32_t causes = 0;
     bool more = false;
+    e1k_enter(n);
     for (unsigned q = 0; q < E1K_TX_QUEUES; q++)
         more |= serve_queue(n, q, &causes);
     net_flush(n->net);
@@ -311,4 +312,5 @@ void e1k_transmit(void *opaque)
         e1k_raise_queue(n, causes);
     if (more)
         ioloop_ring(n->loop, &n->tx_bell);
+    e1k_leave(n);
 }

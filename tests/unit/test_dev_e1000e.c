@@ -398,8 +398,9 @@ static void test_reset(void **state)
     struct e1000e_rig *r = *state;
     dirty(r);
     assert_true(intx(r));
+    e1k_enter(r->card); /* the loop is at work, and does not come to it */
     wr(r, R_CTRL, rd(r, R_CTRL) | CTRL_RST | CTRL_MASTER_OFF);
-    assert_int_equal(rd(r, R_EECD) & EECD_AUTO_RD, 0); /* the loop has not come to it */
+    assert_int_equal(rd(r, R_EECD) & EECD_AUTO_RD, 0);
     assert_int_equal(rd(r, R_CTRL) & CTRL_RST, CTRL_RST);
     wr(r, R_MTA, 5); /* and what is written meanwhile is nowhere */
     wr(r, R_IMS, C_RXT0);
@@ -408,6 +409,7 @@ static void test_reset(void **state)
     rig_frame(frame, sizeof frame, 1);
     assert_true(fake_net_give(&r->net, frame, sizeof frame));
     assert_int_equal(r->net.lost, 1);
+    e1k_leave(r->card);
     run(r);
     expect_clean(r);
     assert_int_equal(rd(r, R_CTRL) & CTRL_MASTER_OFF, 0);
@@ -432,6 +434,55 @@ static void test_flr(void **state)
     cfg_wr(&r->pci, 0, RIG_DEVFN, PCI_BAR0, 4, r->bar);
     command_wr(r, PCI_CMD_MEMORY | PCI_CMD_MASTER);
     expect_clean(r);
+}
+
+/* A driver looks for 10 ms, then goes on: a loop that does not run in that time costs it nothing. */
+static void test_reset_waits_for_no_loop(void **state)
+{
+    struct e1000e_rig *r = *state;
+    uint8_t frame[60];
+    rig_frame(frame, sizeof frame, 1);
+    dirty(r);
+    wr(r, R_CTRL, CTRL_RST);
+    assert_int_equal(rd(r, R_EECD) & EECD_AUTO_RD, EECD_AUTO_RD);
+    expect_clean(r);
+    wr(r, R_MTA, 5);
+    wr(r, R_CTRL, CTRL_RST);
+    wr(r, R_MTA, 7); /* without looking first */
+    assert_int_equal(rd(r, R_MTA), 7);
+    assert_non_null(r->loop.first); /* the loop has not run */
+    run(r);
+    assert_int_equal(rd(r, R_MTA), 7);
+    rx_start(r, RCTL_UPE, 0);
+    tx_start(r);
+    assert_true(give(r, frame, sizeof frame));
+    send_one(r, 0);
+    assert_int_equal(r->net.sent, 1);
+}
+
+/* What waited for an interval to end is forgotten; what comes after the reset has its own time, though the old timer
+ * may still end. */
+static void test_reset_forgets_what_is_throttled(void **state)
+{
+    struct e1000e_rig *r = *state;
+    uint8_t frame[60];
+    rig_frame(frame, sizeof frame, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        wr(r, R_IMS, C_RXT0);
+        rx_start(r, RCTL_UPE, 0);
+        r->card->next[0] = UINT64_MAX - i; /* the interval does not end */
+        give(r, frame, sizeof frame);
+        assert_false(intx(r));
+        assert_int_equal(r->card->throttle_at, UINT64_MAX - i);
+        if (i == 1)
+            break;
+        wr(r, R_CTRL, CTRL_RST);
+        expect_clean(r);
+        assert_int_equal(fake_loop_timers(&r->loop), 1);
+        expect_clean(r);
+    }
+    assert_int_equal(fake_loop_timers(&r->loop), 1);
+    assert_int_equal(rd(r, R_ICR) & C_RXT0, C_RXT0);
 }
 
 /* A second reset that is asked for during the first is not lost. */
@@ -471,9 +522,10 @@ static void test_mastering(void **state)
     rig_frame(frame, sizeof frame, 1);
     tx_start(r);
     rx_start(r, 0, 0);
+    e1k_enter(r->card); /* the loop is at work */
     wr(r, R_CTRL, ctrl | CTRL_MASTER_OFF);
     assert_true(rd(r, R_STATUS) & STATUS_MASTER);
-    run(r);
+    e1k_leave(r->card);
     assert_false(rd(r, R_STATUS) & STATUS_MASTER);
     send_one(r, 0);
     give(r, frame, sizeof frame);
@@ -543,6 +595,8 @@ int main(void)
                                        T(test_statistics),
                                        T(test_statistics_carry),
                                        T(test_reset),
+                                       T(test_reset_waits_for_no_loop),
+                                       T(test_reset_forgets_what_is_throttled),
                                        T(test_flr),
                                        T(test_reset_twice),
                                        T(test_reset_forgets_frames),
