@@ -1,20 +1,42 @@
-/* The guest of test_soft_storm.c: see there. Loaded at STORM_BASE; every vCPU enters at its first byte, in real mode. */
+/* The guest of test_soft_storm.c: see there. Loaded at STORM_BASE; every vCPU enters at its first byte, in real mode, and
+ * goes on in protected mode; or, assembled by storm_guest64.S, in 64-bit mode. */
 #include "storm_guest.h"
 
-#define AT(label) (STORM_BASE + (label) - storm_guest)
+#ifdef STORM_64
+#define NAME(n) n##64
+#define R(x)    %r##x /* in an address */
+#else
+#define NAME(n) n
+#define R(x)    %e##x
+#endif
+#define AT(label) (STORM_BASE + (label) - NAME(storm_guest))
 
     .section .rodata
-    .globl storm_guest, storm_ipi, storm_guest_end
+    .globl NAME(storm_guest), NAME(storm_ipi), NAME(storm_guest_end)
     .balign 16
-storm_guest:
+NAME(storm_guest):
     .code16
     cli
-    lgdtl %cs:(gdtr - storm_guest)
+    lgdtl %cs:(gdtr - NAME(storm_guest))
+#ifdef STORM_64
+    mov $0x20, %eax             /* PAE */
+    mov %eax, %cr4
+    mov $STORM_PML4, %eax
+    mov %eax, %cr3
+    mov $0xc0000080, %ecx       /* EFER.LME */
+    xor %edx, %edx
+    mov $0x100, %eax
+    wrmsr
+    mov $0x80000011, %eax
+    mov %eax, %cr0
+    ljmpl $8, $AT(start)
+    .code64
+#else
     mov $0x11, %eax
     mov %eax, %cr0
     ljmpl $8, $AT(start)
-
     .code32
+#endif
 start:
     mov $0x10, %eax
     mov %eax, %ds
@@ -24,17 +46,17 @@ start:
     xor %ecx, %ecx
     cpuid
     xor %edi, %edi
-1:  cmp %edx, STORM_IDS(, %edi, 4)
+1:  cmp %edx, STORM_IDS(, R(di), 4)
     je 2f
     inc %edi
     jmp 1b
 2:  mov %edi, %ebp              /* edi: vCPU index, ebp: its line; both for good */
     shl $6, %ebp
     add $STORM_LINES, %ebp
-    lea 1(%edi), %esp
+    lea 1(R(di)), %esp
     shl $12, %esp
     add $STORM_STACKS, %esp
-    lidtl AT(idtr)
+    lidt AT(idtr)
     mov $0x1b, %ecx             /* x2APIC mode */
     rdmsr
     or $0xc00, %eax
@@ -65,28 +87,28 @@ round:
     mov $1, %eax
     lock xadd %eax, STORM_XADD
     mov STORM_CMPXCHG, %eax
-1:  lea 1(%eax), %edx
+1:  lea 1(R(ax)), %edx
     lock cmpxchg %edx, STORM_CMPXCHG
     jnz 1b
     mov $1, %eax
     lock xadd %eax, STORM_SPLIT_LINE
     lock incl STORM_SPLIT_PAGE
     lock incl STORM_BESIDE_CODE
-    lea 1(%edi), %ebx           /* ebx: the next in the ring */
+    lea 1(R(di)), %ebx           /* ebx: the next in the ring */
     cmp $STORM_RING, %ebx
     jne 2f
     xor %ebx, %ebx
-2:  mov STORM_SENT(%ebp), %eax
+2:  mov STORM_SENT(R(bp)), %eax
     inc %eax
-    mov %eax, STORM_SENT(%ebp)
-    mov STORM_IDS(, %ebx, 4), %edx
+    mov %eax, STORM_SENT(R(bp))
+    mov STORM_IDS(, R(bx), 4), %edx
     shl $6, %ebx
-    mov %eax, STORM_FUNCS + STORM_IMM(%ebx)
+    mov %eax, STORM_FUNCS + STORM_IMM(R(bx))
     mov $0x830, %ecx
     mov $(0x4000 | STORM_VECTOR), %eax
     wrmsr
-3:  mov STORM_LINES + STORM_RECEIVED(%ebx), %eax
-    cmp STORM_SENT(%ebp), %eax
+3:  mov STORM_LINES + STORM_RECEIVED(R(bx)), %eax
+    cmp STORM_SENT(R(bp)), %eax
     je 4f
     pause
     jmp 3b
@@ -129,13 +151,20 @@ victim:
     jmp 1b
 
 /* What the sender wrote into this vCPU's function before the interrupt must be what runs after it. */
-storm_ipi:
+NAME(storm_ipi):
+#ifdef STORM_64
+    push %rax
+    push %rcx
+    push %rdx
+    push %rbx
+#else
     pushal
+#endif
     mov %edi, %edx
     shl $6, %edx
     add $(STORM_FUNCS + STORM_ENTRY), %edx
-    call *%edx
-    mov STORM_RECEIVED(%ebp), %ebx
+    call *R(dx)
+    mov STORM_RECEIVED(R(bp)), %ebx
     inc %ebx
     cmp %ebx, %eax
     je 1f
@@ -144,19 +173,31 @@ storm_ipi:
     xor %eax, %eax
     xor %edx, %edx
     wrmsr
-    mov %ebx, STORM_RECEIVED(%ebp)
+    mov %ebx, STORM_RECEIVED(R(bp))
+#ifdef STORM_64
+    pop %rbx
+    pop %rdx
+    pop %rcx
+    pop %rax
+    iretq
+#else
     popal
     iret
+#endif
 
     .balign 8
 gdt:
+#ifdef STORM_64
+    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+#else
     .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+#endif
 gdtr:
     .word 23
     .long AT(gdt)
 idtr:
-    .word STORM_VECTOR * 8 + 7
-    .long STORM_IDT
-storm_guest_end:
+    .word STORM_VECTOR * 16 + 15
+    .quad STORM_IDT             /* 32 bits of it in 32-bit code */
+NAME(storm_guest_end):
 
     .section .note.GNU-stack, "", @progbits

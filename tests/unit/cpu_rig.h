@@ -7,6 +7,7 @@
 #include "cpu/soft/event.h"
 #include "cpu/soft/flags.h"
 #include "cpu/soft/mmu.h"
+#include "jit_env.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -302,6 +303,7 @@ static inline int rig_setup(void **state)
     c.cpuid = &r->cpuid;
     c.pv = r->pv;
     c.clock = &r->clock;
+    jit_env(&c);
     assert_int_equal(engine_soft.vm_create(&c, &r->vm, &e), 0);
     r->v = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(0));
     r->other = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(1));

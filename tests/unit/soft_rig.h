@@ -7,6 +7,7 @@
 #include "cpu/soft/flags.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/msr.h"
+#include "jit_env.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,6 +74,7 @@ static inline void soft_rig_init(struct soft_rig *r, uint64_t ram_size, const ch
                               .cpuid = &r->model,
                               .clock = &r->clock,
                               .deterministic = true};
+    jit_env(&c);
     assert_int_equal(engine_soft.vm_create(&c, &r->vm, NULL), 0);
     r->v = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(0));
     r->v->run = &r->run;

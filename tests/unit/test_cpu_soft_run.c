@@ -72,6 +72,7 @@ static void remake(struct rig *r, uint32_t n, unsigned workers, bool determinist
     c.pv = r->pv;
     c.clock = &r->clock;
     c.deterministic = deterministic;
+    jit_env(&c);
     assert_int_equal(engine_soft.vm_create(&c, &r->vm, &e), 0);
     r->v = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(0));
     r->other = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(1));

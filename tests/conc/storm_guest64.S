@@ -1,0 +1,2 @@
+#define STORM_64
+#include "storm_guest.S"
