@@ -126,6 +126,14 @@ static void fake_make(struct fake *f)
         fail_msg("%s", e.msg);
 }
 
+/* A machine whose vCPUs do what `play` does. */
+static void fake_play(struct fake *f, struct kvm_rig *r, int (*play)(struct fake *, struct kvm_run *))
+{
+    fake_init(f, r);
+    f->run = play;
+    fake_make(f);
+}
+
 static unsigned open_files(void)
 {
     unsigned n = 0;
@@ -237,9 +245,7 @@ static void interrupts_without_end(void **state)
 {
     struct kvm_rig r;
     struct fake f;
-    fake_init(&f, &r);
-    fake_make(&f);
-    f.run = storm;
+    fake_play(&f, &r, storm);
     assert_int_equal(run_fake(&f).exit, CPU_EXIT_KICKED);
     assert_int_equal(f.runs, 100000);
     rig_fini(&r);
@@ -261,9 +267,7 @@ static void accesses_without_end(void **state)
 {
     struct kvm_rig r;
     struct fake f;
-    fake_init(&f, &r);
-    fake_make(&f);
-    f.run = endless_access;
+    fake_play(&f, &r, endless_access);
     assert_int_equal(run_fake(&f).exit, CPU_EXIT_KICKED);
     assert_true(f.runs < 1000);
     rig_fini(&r);
@@ -273,10 +277,8 @@ static void expect_error(int (*play)(struct fake *, struct kvm_run *), const cha
 {
     struct kvm_rig r;
     struct fake f;
-    fake_init(&f, &r);
-    fake_make(&f);
+    fake_play(&f, &r, play);
     kvm_vm_of(r.vm)->software = true;
-    f.run = play;
     struct cpu_run run = run_fake(&f);
     assert_int_equal(run.exit, CPU_EXIT_ERROR);
     if (!strstr(run.err, "CPU 3 (APIC ID 300)") || !strstr(run.err, says) || strchr(run.err, '\n'))
@@ -349,9 +351,7 @@ static void shutdown_is_a_shutdown(void **state)
 {
     struct kvm_rig r;
     struct fake f;
-    fake_init(&f, &r);
-    fake_make(&f);
-    f.run = play_bus;
+    fake_play(&f, &r, play_bus);
     assert_int_equal(run_fake(&f).exit, CPU_EXIT_SHUTDOWN);
     assert_int_equal(f.runs, 100);
     assert_int_equal(run_fake(&f).exit, CPU_EXIT_SHUTDOWN);

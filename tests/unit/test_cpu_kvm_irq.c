@@ -193,6 +193,29 @@ static void routes_are_batched(void **state)
 
 /* ---- GSIs of devices ---- */
 
+/* Whether the message has a route; the table is the kernel's either way. */
+static bool route(struct kvm_rig *r, int gsi, struct remap *remap, struct msi_msg m)
+{
+    bool routed = kvm_gsi_route(r->vm, (unsigned)gsi, remap, m, REQUESTER_ID(8));
+    assert_int_equal(kvm_gsi_commit(r->vm), 0);
+    return routed;
+}
+
+static void assign(struct kvm_rig *r, int gsi, int fd)
+{
+    struct err e = {""};
+    if (kvm_irqfd_assign(r->vm, (unsigned)gsi, fd, -1, &e))
+        fail_msg("%s", e.msg);
+}
+
+/* Until vCPU 3 has `vector` pending. */
+static void signal_300(struct kvm_rig *r, int fd, uint8_t vector)
+{
+    assert_int_equal(eventfd_write(fd, 1), 0);
+    while (!rig_irr(r, 3, vector))
+        sched_yield();
+}
+
 static void eventfd_to_300(void **state)
 {
     struct kvm_rig r;
@@ -205,20 +228,13 @@ static void eventfd_to_300(void **state)
     assert_true(fd >= 0 && gsi >= KVM_PINS);
     assert_true(kvm_gsi_alloc(r.vm) == gsi + 1);
     struct msi_msg m = {.addr = 0xfee00000 | (300 & 0xff) << 12 | (300 >> 8) << 5, .data = 0x61};
-    assert_true(kvm_gsi_route(r.vm, (unsigned)gsi, &remap, m, REQUESTER_ID(8)));
-    assert_int_equal(kvm_gsi_commit(r.vm), 0);
-    if (kvm_irqfd_assign(r.vm, (unsigned)gsi, fd, -1, &e))
-        fail_msg("%s", e.msg);
-    assert_int_equal(eventfd_write(fd, 1), 0);
-    while (!rig_irr(&r, 3, 0x61))
-        sched_yield();
+    assert_true(route(&r, gsi, &remap, m));
+    assign(&r, gsi, fd);
+    signal_300(&r, fd, 0x61);
     assert_int_equal(pending(&r, 0x61), 8);
     m.data = 0x62; /* re-routed live */
-    assert_true(kvm_gsi_route(r.vm, (unsigned)gsi, &remap, m, REQUESTER_ID(8)));
-    assert_int_equal(kvm_gsi_commit(r.vm), 0);
-    assert_int_equal(eventfd_write(fd, 1), 0);
-    while (!rig_irr(&r, 3, 0x62))
-        sched_yield();
+    assert_true(route(&r, gsi, &remap, m));
+    signal_300(&r, fd, 0x62);
     assert_true(kvm_irqfd_assign(r.vm, (unsigned)gsi, fd, -1, &e) < 0); /* twice the same */
     assert_true(kvm_irqfd_assign(r.vm, (unsigned)gsi, fd, fd, NULL) < 0);
     kvm_irqfd_deassign(r.vm, (unsigned)gsi, fd);
@@ -233,21 +249,16 @@ static void stale_routes(void **state)
 {
     struct kvm_rig r;
     struct remap remap;
-    struct err e = {""};
     RIG_OR_SKIP(&r);
     wide_rig(&r);
     remap_init(&remap, true);
     int fd = eventfd(0, EFD_NONBLOCK), gsi = kvm_gsi_alloc(r.vm);
     struct msi_msg m = {.addr = UINT64_C(0x1fee2c000), .data = 0x63}; /* Windows' form of 12Ch */
-    assert_false(kvm_gsi_route(r.vm, (unsigned)gsi, &remap, m, REQUESTER_ID(8)));
-    assert_int_equal(kvm_gsi_commit(r.vm), 0);
-    if (kvm_irqfd_assign(r.vm, (unsigned)gsi, fd, -1, &e))
-        fail_msg("%s", e.msg);
+    assert_false(route(&r, gsi, &remap, m));
+    assign(&r, gsi, fd);
     remap.windows_high = true;
     kvm_gsi_stale(r.vm, 0, UINT32_MAX);
-    assert_int_equal(eventfd_write(fd, 1), 0);
-    while (!rig_irr(&r, 3, 0x63))
-        sched_yield();
+    signal_300(&r, fd, 0x63);
     kvm_gsi_unroute(r.vm, (unsigned)gsi);
     assert_int_equal(kvm_gsi_commit(r.vm), 0);
     kvm_irqfd_deassign(r.vm, (unsigned)gsi, fd);

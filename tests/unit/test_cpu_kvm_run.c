@@ -72,8 +72,8 @@ static void device_write(void *dev, uint64_t off, unsigned size, uint64_t val)
 
 static const struct bus_ops device_ops = {.read = device_read, .write = device_write};
 
-/* RAM ends below the device. */
-static void map_device(struct kvm_rig *r, struct device *d)
+/* Code beside a device; RAM ends below it. */
+static void make_beside(struct kvm_rig *r, struct device *d, const uint8_t *code, size_t len)
 {
     struct err e = {""};
     struct bus_region m = {.base = MMIO_GPA, .len = 0x1000, .ops = &device_ops, .dev = d, .name = "device"};
@@ -83,6 +83,14 @@ static void map_device(struct kvm_rig *r, struct device *d)
     m.base = 0x50;
     m.len = 8;
     assert_int_equal(bus_map(&r->ports, &m, &e), 0);
+    rig_make(r);
+    rig_load(r, 0, code, len);
+}
+
+static void end_beside(struct kvm_rig *r)
+{
+    r->ram.low_size = RIG_RAM;
+    rig_fini(r);
 }
 
 static void memory_mapped(void **state)
@@ -97,9 +105,7 @@ static void memory_mapped(void **state)
     struct kvm_rig r;
     struct device d;
     RIG_OR_SKIP(&r);
-    map_device(&r, &d);
-    rig_make(&r);
-    rig_load(&r, 0, code, sizeof code);
+    make_beside(&r, &d, code, sizeof code);
     expect_done(&r, 0, 0x60);
     assert_int_equal(d.n, 2);
     assert_int_equal(d.off[0], 0x10);
@@ -108,8 +114,7 @@ static void memory_mapped(void **state)
     assert_int_equal(d.off[1], 0x31);
     assert_int_equal(d.size[1], 4);
     assert_int_equal(d.val[1], 0x60);
-    rig_fini(&r);
-    r.ram.low_size = RIG_RAM;
+    end_beside(&r);
 }
 
 static void strings_of_ports(void **state)
@@ -124,17 +129,14 @@ static void strings_of_ports(void **state)
     struct kvm_rig r;
     struct device d;
     RIG_OR_SKIP(&r);
-    map_device(&r, &d);
-    rig_make(&r);
+    make_beside(&r, &d, code, sizeof code);
     memcpy(r.ram.low + 0x3000, "abcde", 5);
-    rig_load(&r, 0, code, sizeof code);
     assert_int_equal(rig_run(&r, 0).exit, CPU_EXIT_KICKED);
     assert_int_equal(d.n, 5);
     for (unsigned i = 0; i < 5; i++)
         assert_int_equal(d.val[i], 'a' + i);
     assert_int_equal(d.reads, 3);
-    rig_fini(&r);
-    r.ram.low_size = RIG_RAM;
+    end_beside(&r);
 }
 
 static void nobody_there(void **state)

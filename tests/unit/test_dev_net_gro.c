@@ -1,4 +1,6 @@
 /* Segments that were put together, cut again, are the segments. */
+#include "xorshift.h"
+
 #include "dev/net_gro.h"
 
 #include "dev/net_frame.h"
@@ -13,16 +15,6 @@
 #include <cmocka.h>
 
 enum { FIN = 1, SYN = 2, PSH = 8, ACK = 16 };
-
-static uint64_t seed = 88172645463325252u;
-
-static unsigned rnd(unsigned n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)(seed >> 11) % n;
-}
 
 /* A frame with right checksums; `conn` is the source port. */
 static size_t make(uint8_t *f, unsigned conn, uint32_t seq, unsigned flags, unsigned options, size_t n)

@@ -1,4 +1,6 @@
 /* Segmentation and checksums against a reference that does it byte by byte. */
+#include "xorshift.h"
+
 #include "dev/net_gso.h"
 
 #include <setjmp.h>
@@ -8,16 +10,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static uint64_t seed = 88172645463325252u;
-
-static unsigned rnd(unsigned n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)(seed >> 11) % n;
-}
 
 static void be16(uint8_t *p, unsigned v)
 {

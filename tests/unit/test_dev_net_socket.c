@@ -43,6 +43,37 @@ static struct net *open_socket(struct rig *r, const char *listens, const char *c
     return n;
 }
 
+/* A machine at an end of the cable. */
+struct node {
+    struct rig r;
+    struct net *net;
+    struct card card;
+};
+
+static void node_open(struct node *m, const char *listens, const char *connects, FILE *notes)
+{
+    rig_init(&m->r);
+    m->net = open_socket(&m->r, listens, connects, notes);
+    card_init(&m->card, m->net, 0);
+}
+
+/* The port it listens at. */
+static unsigned node_listen(struct node *m, const char *host, FILE *notes)
+{
+    char text[32];
+    unsigned port = free_port();
+    snprintf(text, sizeof text, "%s%u", host, port);
+    node_open(m, text, NULL, notes);
+    return port;
+}
+
+static void node_fini(struct node *m)
+{
+    card_fini(&m->card);
+    net_close(m->net);
+    rig_fini(&m->r);
+}
+
 static void write_all(int fd, const void *p, size_t len)
 {
     assert_int_equal(send(fd, p, len, MSG_NOSIGNAL), len);
@@ -110,49 +141,35 @@ static void two_machines(void **state)
 /* Bytes on the wire are a length and the frame; a frame may come in any pieces. */
 static void wire_format(void **state)
 {
-    struct rig r;
-    struct card c;
-    char text[32];
+    struct node m;
     uint8_t frame[100] = {1, 2, 3}, got[104];
-    unsigned port = free_port();
-    rig_init(&r);
-    snprintf(text, sizeof text, ":%u", port);
-    struct net *n = open_socket(&r, text, NULL, NULL);
-    card_init(&c, n, 0);
+    unsigned port = node_listen(&m, ":", NULL);
     int fd = dial(port);
     uint8_t raw[104] = {0, 0, 0, 100, 1, 2, 3};
     for (unsigned i = 0; i < sizeof raw; i++)
         write_all(fd, raw + i, 1);
-    struct rig_frame *f = card_take(&c);
+    struct rig_frame *f = card_take(&m.card);
     assert_int_equal(f->len, 100);
     assert_memory_equal(f->bytes, frame, 100);
     free(f);
     struct iovec iov[3] = {{frame, 1}, {frame + 1, 50}, {frame + 51, 49}};
-    card_send_iov(&c, NULL, iov, 3);
+    card_send_iov(&m.card, NULL, iov, 3);
     read_all(fd, got, sizeof got);
     assert_memory_equal(got, raw, sizeof raw);
     close(fd);
-    card_fini(&c);
-    net_close(n);
-    rig_fini(&r);
+    node_fini(&m);
 }
 
 /* Large frames and missing checksums are made good: the wire knows no offloads. */
 static void offloads_are_done(void **state)
 {
     static uint8_t frame[54 + 3000];
-    struct rig r;
-    struct card c;
-    char text[32];
-    unsigned port = free_port();
-    rig_init(&r);
-    snprintf(text, sizeof text, ":%u", port);
-    struct net *n = open_socket(&r, text, NULL, NULL);
-    card_init(&c, n, 0);
+    struct node m;
+    unsigned port = node_listen(&m, ":", NULL);
     int fd = dial(port);
     uint8_t hello[64] = {0};
     put_frame(fd, hello, 60);
-    free(card_take(&c)); /* it is connected */
+    free(card_take(&m.card)); /* it is connected */
     frame[12] = 8;
     frame[14] = 0x45;
     frame[14 + 9] = 6;
@@ -160,7 +177,7 @@ static void offloads_are_done(void **state)
     struct net_hdr h = {
         .flags = NET_HDR_NEEDS_CSUM, .gso_type = NET_GSO_TCPV4, .gso_size = 1000, .csum_start = 34, .csum_offset = 16};
     struct iovec iov = {frame, sizeof frame};
-    card_send_iov(&c, &h, &iov, 1);
+    card_send_iov(&m.card, &h, &iov, 1);
     for (unsigned i = 0; i < 3; i++) {
         uint8_t got[4 + 1054];
         read_all(fd, got, sizeof got);
@@ -168,14 +185,12 @@ static void offloads_are_done(void **state)
         assert_int_equal(got[4 + 16] * 256 + got[4 + 17], 1040);
     }
     h.csum_start = 60000;
-    card_send_iov(&c, &h, &iov, 1);
+    card_send_iov(&m.card, &h, &iov, 1);
     struct net_stats st;
-    net_stats(n, &st);
+    net_stats(m.net, &st);
     assert_int_equal(st.dropped, 1);
     close(fd);
-    card_fini(&c);
-    net_close(n);
-    rig_fini(&r);
+    node_fini(&m);
 }
 
 static void expect_eof(int fd)
@@ -191,32 +206,25 @@ static void expect_eof(int fd)
 static void nonsense_drops_the_peer(void **state)
 {
     static const uint32_t lengths[] = {0, NET_FRAME_MAX + 1, 0x80000000u, 0xffffffffu};
-    struct rig r;
-    struct card c;
-    char text[32], *notes = NULL;
+    struct node m;
+    char *notes = NULL;
     size_t notes_len;
     uint8_t frame[60] = {7};
     FILE *out = open_memstream(&notes, &notes_len);
-    unsigned port = free_port();
-    rig_init(&r);
-    snprintf(text, sizeof text, "localhost:%u", port);
-    struct net *n = open_socket(&r, text, NULL, out);
-    card_init(&c, n, 0);
+    unsigned port = node_listen(&m, "localhost:", out);
     for (unsigned i = 0; i < 4; i++) {
         int fd = dial(port);
         uint32_t be = htonl(lengths[i]);
         put_frame(fd, frame, sizeof frame);
-        free(card_take(&c));
+        free(card_take(&m.card));
         write_all(fd, &be, 4);
         expect_eof(fd);
     }
     int fd = dial(port); /* and the next one is taken */
     put_frame(fd, frame, sizeof frame);
-    free(card_take(&c));
+    free(card_take(&m.card));
     close(fd);
-    card_fini(&c);
-    net_close(n);
-    rig_fini(&r);
+    node_fini(&m);
     fclose(out);
     assert_non_null(strstr(notes, "network net0"));
     assert_non_null(strstr(notes, "impossible length"));
@@ -225,43 +233,33 @@ static void nonsense_drops_the_peer(void **state)
 
 static void guest_without_room(void **state)
 {
-    struct rig r;
-    struct card c;
-    char text[32];
+    struct node m;
     uint8_t frame[1500];
-    unsigned port = free_port();
-    rig_init(&r);
-    snprintf(text, sizeof text, ":%u", port);
-    struct net *n = open_socket(&r, text, NULL, NULL);
-    card_init(&c, n, 0);
-    card_make_room(&c, 0);
+    unsigned port = node_listen(&m, ":", NULL);
+    card_make_room(&m.card, 0);
     int fd = dial(port);
     for (unsigned i = 0; i < 50; i++) {
         memset(frame, (int)i, sizeof frame);
         put_frame(fd, frame, sizeof frame);
     }
     for (unsigned i = 0; i < 50; i++) {
-        card_wait_refusal(&c);
-        card_make_room(&c, 1); /* takes one, and refuses the next if it is there already */
-        struct rig_frame *f = card_take(&c);
+        card_wait_refusal(&m.card);
+        card_make_room(&m.card, 1); /* takes one, and refuses the next if it is there already */
+        struct rig_frame *f = card_take(&m.card);
         assert_int_equal(f->bytes[0], i);
         free(f);
     }
     close(fd);
-    card_fini(&c);
-    net_close(n);
-    rig_fini(&r);
+    node_fini(&m);
 }
 
 /* Who connects comes back when the other side does. */
 static void comes_back(void **state)
 {
-    struct rig r;
-    struct card c;
+    struct node m;
     char text[32];
     uint8_t frame[60] = {9};
     int on = 1;
-    rig_init(&r);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     int l = tcp_socket();
@@ -270,19 +268,16 @@ static void comes_back(void **state)
     assert_int_equal(listen(l, 4), 0);
     assert_int_equal(getsockname(l, (struct sockaddr *)&a, &len), 0);
     snprintf(text, sizeof text, "127.0.0.1:%u", ntohs(a.sin_port));
-    struct net *n = open_socket(&r, NULL, text, NULL);
-    card_init(&c, n, 0);
+    node_open(&m, NULL, text, NULL);
     for (unsigned i = 0; i < 2; i++) {
         int fd = accept(l, NULL, NULL);
         assert_true(fd >= 0);
         put_frame(fd, frame, sizeof frame);
-        free(card_take(&c));
+        free(card_take(&m.card));
         close(fd);
     }
     close(l);
-    card_fini(&c);
-    net_close(n);
-    rig_fini(&r);
+    node_fini(&m);
 }
 
 static void bad_options(void **state)

@@ -22,16 +22,6 @@ static bool may_tap(void)
     return may;
 }
 
-static struct net *open_tap(struct rig *r, struct net_config *c)
-{
-    struct net *n = NULL;
-    c->id = "net0";
-    c->kind = NET_TAP;
-    if (net_open(c, r->loop, &n, &r->err))
-        fail_msg("%s", r->err.msg);
-    return n;
-}
-
 /* The host's side: the interface is set up, and a packet socket on it. */
 static int host_side(const char *name)
 {
@@ -46,6 +36,42 @@ static int host_side(const char *name)
     struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = r.ifr_ifindex};
     assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
     return fd;
+}
+
+/* A card on a tap, and the host's side of it. */
+struct tap {
+    struct rig r;
+    struct net *net;
+    struct card card;
+    int host;
+};
+
+static void tap_init(struct tap *t, struct net_config *c, unsigned offloads)
+{
+    c->id = "net0";
+    c->kind = NET_TAP;
+    rig_init(&t->r);
+    if (net_open(c, t->r.loop, &t->net, &t->r.err))
+        fail_msg("%s", t->r.err.msg);
+    card_init(&t->card, t->net, offloads);
+    t->host = host_side(c->ifname);
+}
+
+/* One that we make. */
+static void own_tap(struct tap *t, unsigned offloads)
+{
+    char name[IFNAMSIZ];
+    struct net_config c = {.fd = -1, .ifname = name};
+    snprintf(name, sizeof name, NAME, (int)(getpid() % 100000));
+    tap_init(t, &c, offloads);
+}
+
+static void tap_fini(struct tap *t)
+{
+    close(t->host);
+    card_fini(&t->card);
+    net_close(t->net);
+    rig_fini(&t->r);
 }
 
 static const uint8_t mine[14] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5};
@@ -73,30 +99,23 @@ static struct rig_frame *to_guest(struct card *c)
 
 static void both_ways(struct net_config *c)
 {
-    struct rig r;
-    struct card card;
+    struct tap t;
     uint8_t frame[1000] = {0}, got[2000];
-    rig_init(&r);
-    struct net *n = open_tap(&r, c);
-    card_init(&card, n, 0);
-    int host = host_side(c->ifname);
+    tap_init(&t, c, 0);
     memcpy(frame, mine, sizeof mine);
     frame[20] = 1;
     struct iovec iov[2] = {{frame, 10}, {frame + 10, sizeof frame - 10}};
-    card_send_iov(&card, NULL, iov, 2);
-    assert_int_equal(from_guest(host, got, sizeof got), sizeof frame);
+    card_send_iov(&t.card, NULL, iov, 2);
+    assert_int_equal(from_guest(t.host, got, sizeof got), sizeof frame);
     assert_memory_equal(got, frame, sizeof frame);
     frame[20] = 2;
-    assert_int_equal(send(host, frame, sizeof frame, 0), sizeof frame);
-    struct rig_frame *f = to_guest(&card);
+    assert_int_equal(send(t.host, frame, sizeof frame, 0), sizeof frame);
+    struct rig_frame *f = to_guest(&t.card);
     assert_int_equal(f->len, sizeof frame);
     assert_memory_equal(f->bytes, frame, sizeof frame);
     assert_false(f->has_hdr);
     free(f);
-    close(host);
-    card_fini(&card);
-    net_close(n);
-    rig_fini(&r);
+    tap_fini(&t);
 }
 
 static void frames(void **state)
@@ -128,17 +147,10 @@ static void handed_over(void **state)
 static void large_frame(void **state)
 {
     static uint8_t frame[54 + 4000], got[70000];
-    struct rig r;
-    struct card card;
-    char name[IFNAMSIZ];
+    struct tap t;
     if (!may_tap())
         skip();
-    rig_init(&r);
-    snprintf(name, sizeof name, NAME, (int)(getpid() % 100000));
-    struct net_config c = {.fd = -1, .ifname = name};
-    struct net *n = open_tap(&r, &c);
-    card_init(&card, n, NET_CSUM | NET_TSO4 | NET_TSO6 | NET_ECN);
-    int host = host_side(name);
+    own_tap(&t, NET_CSUM | NET_TSO4 | NET_TSO6 | NET_ECN);
     memcpy(frame, mine, 12);
     frame[12] = 8;
     frame[14] = 0x45;
@@ -154,56 +166,43 @@ static void large_frame(void **state)
                         .csum_start = 34,
                         .csum_offset = 16};
     struct iovec iov = {frame, sizeof frame};
-    card_send_iov(&card, &h, &iov, 1);
+    card_send_iov(&t.card, &h, &iov, 1);
     ssize_t len;
     do
-        len = recv(host, got, sizeof got, 0);
+        len = recv(t.host, got, sizeof got, 0);
     while (got[12] != 8);
     assert_true(len > 54);
     struct net_stats st;
-    net_stats(n, &st);
+    net_stats(t.net, &st);
     assert_int_equal(st.dropped, 0);
     h.csum_start = 20000;
-    card_send_iov(&card, &h, &iov, 1);
-    net_stats(n, &st);
+    card_send_iov(&t.card, &h, &iov, 1);
+    net_stats(t.net, &st);
     assert_int_equal(st.dropped, 1);
-    close(host);
-    card_fini(&card);
-    net_close(n);
-    rig_fini(&r);
+    tap_fini(&t);
 }
 
 static void no_room(void **state)
 {
     uint8_t frame[100] = {0};
-    struct rig r;
-    struct card card;
-    char name[IFNAMSIZ];
+    struct tap t;
     if (!may_tap())
         skip();
-    rig_init(&r);
-    snprintf(name, sizeof name, NAME, (int)(getpid() % 100000));
-    struct net_config c = {.fd = -1, .ifname = name};
-    struct net *n = open_tap(&r, &c);
-    card_init(&card, n, 0);
-    card_make_room(&card, 0);
-    int host = host_side(name);
+    own_tap(&t, 0);
+    card_make_room(&t.card, 0);
     memcpy(frame, mine, sizeof mine);
     for (unsigned i = 0; i < 20; i++) {
         frame[20] = (uint8_t)i;
-        assert_int_equal(send(host, frame, sizeof frame, 0), sizeof frame);
+        assert_int_equal(send(t.host, frame, sizeof frame, 0), sizeof frame);
     }
-    card_wait_refusal(&card);
-    card_make_room(&card, 1000);
+    card_wait_refusal(&t.card);
+    card_make_room(&t.card, 1000);
     for (unsigned i = 0; i < 20; i++) {
-        struct rig_frame *f = to_guest(&card);
+        struct rig_frame *f = to_guest(&t.card);
         assert_int_equal(f->bytes[20], i);
         free(f);
     }
-    close(host);
-    card_fini(&card);
-    net_close(n);
-    rig_fini(&r);
+    tap_fini(&t);
 }
 
 static void refused(void **state)
