@@ -1,53 +1,5 @@
 /* Disks, networks and PCI devices: what a command line comes to, and what it is refused for. */
-#include "cli/options.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-struct cli {
-    struct vm_config c;
-    struct err e;
-    enum options_result result;
-    char *words[64], *line;
-    int n;
-    char *printed;
-    size_t printed_n;
-};
-
-static struct cli *parse(const char *line)
-{
-    struct cli *x = calloc(1, sizeof *x);
-    FILE *out = open_memstream(&x->printed, &x->printed_n);
-    char *save = NULL;
-    x->line = strdup(line);
-    x->words[x->n++] = "hecaton";
-    for (char *w = strtok_r(x->line, " ", &save); w; w = strtok_r(NULL, " ", &save))
-        x->words[x->n++] = w;
-    x->result = options_parse(x->n, x->words, &x->c, out, &x->e);
-    fclose(out);
-    return x;
-}
-
-static void done(struct cli *x)
-{
-    vm_config_fini(&x->c);
-    free(x->printed);
-    free(x->line);
-    free(x);
-}
-
-static struct cli *good(const char *line)
-{
-    struct cli *x = parse(line);
-    if (x->result != OPTIONS_RUN)
-        fail_msg("%s: %s", line, x->e.msg);
-    return x;
-}
+#include "cli_rig.h"
 
 /* The n-th device of a kind, from 0. */
 static const struct vm_device *device(const struct cli *x, enum vm_device_kind kind, unsigned n)

@@ -1,25 +1,4 @@
-#include "soft_rig.h"
-
-#define MIB UINT64_C(0x100000)
-
-static struct soft_rig rig;
-
-static int set_up(void **state)
-{
-    soft_rig_init(&rig, 4 * MIB, NULL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    soft_rig_fini(&rig);
-    return 0;
-}
-
-static uint64_t *q(gpa_t gpa)
-{
-    return (uint64_t *)(void *)(rig.ram.low + gpa);
-}
+#include "soft_machine.h"
 
 /* ---- a mapping to try things on: 4-level, 4 KiB pages ---- */
 
@@ -571,7 +550,7 @@ static void stores_to_code_are_seen(void **state)
     }
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up_bare, tear_down)
 
 int main(void)
 {

@@ -1,19 +1,9 @@
-#include "soft_rig.h"
-
-#define MIB UINT64_C(0x100000)
-
-static struct soft_rig rig;
+#include "soft_machine.h"
 
 static int set_up(void **state)
 {
     soft_rig_init(&rig, 2 * MIB, NULL);
     soft_rig_long(&rig, 0);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    soft_rig_fini(&rig);
     return 0;
 }
 

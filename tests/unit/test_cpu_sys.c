@@ -1,11 +1,7 @@
 /* The SYS group, from opcode bytes through the decoder to the executor. */
-#include "soft_rig.h"
+#include "soft_machine.h"
 
 #include "cpu/soft/io.h"
-
-#define MIB UINT64_C(0x100000)
-
-static struct soft_rig rig;
 
 static int set_up(void **state)
 {
@@ -16,12 +12,6 @@ static int set_up(void **state)
     st64(rig.ram.low + 0x3000, 0x00e7);
     rig.v->st.cr3 = 0x1000;
     soft_rig_long(&rig, 0);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    soft_rig_fini(&rig);
     return 0;
 }
 

@@ -1,28 +1,7 @@
 /* Page walks against a model of the manual's figures, on random tables. */
-#include "soft_rig.h"
+#include "soft_machine.h"
 
 #include "cpu/soft/walk.h"
-
-#define MIB UINT64_C(0x100000)
-
-static struct soft_rig rig;
-
-static int set_up(void **state)
-{
-    soft_rig_init(&rig, 4 * MIB, NULL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    soft_rig_fini(&rig);
-    return 0;
-}
-
-static uint64_t *q(gpa_t gpa)
-{
-    return (uint64_t *)(void *)(rig.ram.low + gpa);
-}
 
 /* ---- the independent model: the manual's figures, one function a mode ---- */
 
@@ -271,7 +250,7 @@ static void walks_agree_with_the_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(walks_agree_with_the_model, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(walks_agree_with_the_model, set_up_bare, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
