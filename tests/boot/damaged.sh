@@ -2,10 +2,9 @@
 # damaged.sh KERNEL: a real kernel cut at many places, one of whose bytes is another, and initrds that can't be: each ends
 # with one line, status 1, and nothing on standard output.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/skip.sh"
-have "$here/../../scripts/fetch-kernel.sh" "$1"
-kernel=$("$here/../../scripts/fetch-kernel.sh" "$1")
+. "$(dirname "$0")/common.sh"
+have "$scripts/fetch-kernel.sh" "$1"
+kernel=$("$scripts/fetch-kernel.sh" "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1

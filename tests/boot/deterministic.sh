@@ -2,9 +2,7 @@
 # deterministic.sh KERNEL SMP: two runs of the same machine in deterministic mode print the same console and the same state
 # hash; another kernel command line gives another hash.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-. "$here/skip.sh"
+. "$(dirname "$0")/common.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 have "$scripts/fetch-kernel.sh" "$1"

@@ -4,15 +4,11 @@
 # BOOTS - 1 reboots (0) after which the interrupts are the same. APPEND is added to the kernel's command line, WANT must be on
 # the console. 77 (skipped) when Debian's archive can't be reached, or something is not installed here.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-build=${HEC_BUILD:-$here/../../build}
-hecaton=${HECATON:-$build/release/hecaton}
+. "$(dirname "$0")/common.sh"
 boots=${BOOTS:-1}
 kernel=$1
 smp=$2
 shift 2
-. "$here/skip.sh"
 PATH=$PATH:/sbin:/usr/sbin
 command -v mke2fs >/dev/null || { echo "skipped: no mke2fs"; exit 77; }
 work=$(mktemp -d)

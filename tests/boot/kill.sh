@@ -3,14 +3,10 @@
 # qemu-nbd is installed. A journal's replay makes the file systems clean, and no file whose fsync the guest has said to be done
 # is lost or another. 77 (skipped) when Debian's archive can't be reached, or something is not installed here.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-build=${HEC_BUILD:-$here/../../build}
-hecaton=${HECATON:-$build/release/hecaton}
+. "$(dirname "$0")/common.sh"
 kernel=$1
 shift
 acks=60
-. "$here/skip.sh"
 PATH=$PATH:/sbin:/usr/sbin
 command -v mke2fs >/dev/null && command -v debugfs >/dev/null || { echo "skipped: no e2fsprogs"; exit 77; }
 work=$(mktemp -d)

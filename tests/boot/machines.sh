@@ -3,10 +3,7 @@
 # come to: its exit status, its CPUs, its kernel's lines, hecaton's own line, and the serial interrupt at its last CPU.
 # Without MACHINE all of them. 77 (skipped) when Debian's archive can't be reached.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-build=${HEC_BUILD:-$here/../../build}
-hecaton=${HECATON:-$build/release/hecaton}
+. "$(dirname "$0")/common.sh"
 kernel=$1
 shift
 rows=${*:-}
@@ -27,7 +24,6 @@ amd            | 300     | -device amd-iommu,xtsup=on                           
 END
 }
 
-. "$here/skip.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 have "$scripts/fetch-kernel.sh" "$kernel"

@@ -2,10 +2,9 @@
 # panic.sh KERNEL: what a guest's kernel that panics does to the process: panic=-1 with -no-reboot ends it with status 0, as
 # QEMU does; panic=1 without it starts the machine again.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/skip.sh"
-have "$here/../../scripts/fetch-kernel.sh" "$1"
-kernel=$("$here/../../scripts/fetch-kernel.sh" "$1")
+. "$(dirname "$0")/common.sh"
+have "$scripts/fetch-kernel.sh" "$1"
+kernel=$("$scripts/fetch-kernel.sh" "$1")
 work=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill -9 $pid 2>/dev/null; rm -rf "$work"' EXIT

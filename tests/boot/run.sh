@@ -3,13 +3,10 @@
 # archive can't be reached. TEST=SCRIPT runs a script inside the guest, whose status must be 0; WANT=PATTERN must be on the
 # console; PACKAGES go into the initramfs; ACCEL (soft) is the engine.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-build=${HEC_BUILD:-$here/../../build}
+. "$(dirname "$0")/common.sh"
 kernel=$1
 smp=$2
 shift 2
-. "$here/skip.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 have "$scripts/fetch-kernel.sh" "$kernel"

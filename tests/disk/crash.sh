@@ -4,13 +4,9 @@
 # lost; e2fsck has nothing to do but replay the journal. Every other round the guest replays it instead, by mounting.
 # 77 (skipped) when Debian's archive can't be reached, or something is not installed here.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-build=${HEC_BUILD:-$here/../../build}
-hecaton=${HECATON:-$build/release/hecaton}
+. "$(dirname "$0")/../boot/common.sh"
 tools=${TOOLS:-$build/release/tests/disk}
 kernel=${KERNEL:-6.1}
-. "$here/../boot/skip.sh"
 PATH=$PATH:/sbin:/usr/sbin
 for tool in mke2fs e2fsck debugfs qemu-img qemu-nbd; do
     command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }

@@ -1,38 +1,8 @@
 #!/bin/sh
 # ends-devices.sh ENGINE HECATON WAYS: how a run with disks, networks and consoles ends and starts again, with a payload that
 # goes the way its command line names: nothing is left of it, neither a process, nor a thread, nor a lock on an image.
-set -u
-engine=$1
-hecaton=$2
-ways=$3
-. "$(dirname "$0")/engine.sh"
-need_engine "$engine"
-work=$(mktemp -d)
-pids=
-# shellcheck disable=SC2086
-trap '[ -z "$pids" ] || kill -9 $pids 2>/dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
+. "$(dirname "$0")/ends-common.sh"
 
-bad() {
-    echo "ends-devices.sh: $1"
-    cat err 2>/dev/null
-    failed=1
-}
-
-until_true() { # LIMIT-IN-TENTHS COMMAND...
-    left=$1
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ "$left" -gt 0 ] || return 1
-        sleep 0.1
-    done
-}
-
-started() {
-    [ "$(grep -c "ways: up" console 2>/dev/null)" -ge "$1" ]
-}
 servers() { # of our images
     pgrep -f "qemu-nbd .*$work/"
 }
@@ -76,10 +46,7 @@ begin() {
 
 # finish SIGNAL STATUS: end it; the images can be had again at once.
 finish() {
-    kill -"$1" "$pid"
-    wait "$pid"
-    got=$?
-    [ "$got" = "$2" ] || bad "$word: SIG$1 gave status $got, wanted $2"
+    end "$1" "$2"
     until_true 100 no_servers || bad "$word: SIG$1 leaves a server"
     ! grep -q sandbox err || bad "$word: the sandbox refused something"
 }

@@ -1,35 +1,7 @@
 #!/bin/sh
 # ends.sh ENGINE HECATON WAYS: how a run ends, with a payload that goes the way its command line names: exit codes, resets, triple
 # faults, halts, signals, output nobody takes, and what a killed process leaves behind.
-set -u
-engine=$1
-hecaton=$2
-ways=$3
-. "$(dirname "$0")/engine.sh"
-need_engine "$engine"
-work=$(mktemp -d)
-pids=
-# shellcheck disable=SC2086
-trap '[ -z "$pids" ] || kill -9 $pids 2>/dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-
-bad() {
-    echo "ends.sh: $1"
-    cat err 2>/dev/null
-    failed=1
-}
-
-# until_true LIMIT-IN-TENTHS COMMAND...: wait for it to hold.
-until_true() {
-    left=$1
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        [ "$left" -gt 0 ] || return 1
-        sleep 0.1
-    done
-}
+. "$(dirname "$0")/ends-common.sh"
 
 # ends STATUS LINES-ON-STDERR WORD [option...]: a run that ends by itself.
 ends() {
@@ -59,15 +31,8 @@ begin() {
 
 # finish SIGNAL STATUS: end it.
 finish() {
-    kill -"$1" "$pid"
-    wait "$pid"
-    got=$?
-    [ "$got" = "$2" ] || bad "$word: SIG$1 gave status $got, wanted $2"
+    end "$1" "$2"
     [ -z "$(ps -o pid= --ppid "$pid" 2>/dev/null)" ] || bad "$word: a child is left"
-}
-
-started() {
-    [ "$(grep -c "ways: up" console 2>/dev/null)" -ge "$1" ]
 }
 
 # Exit codes: code << 1 | 1; every width.

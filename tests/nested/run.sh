@@ -3,15 +3,12 @@
 # hecaton in it, and one of Debian's kernels on that, three boots. Not part of make test: it takes a quarter of an hour.
 # MEMORY (768M) of the inner guest; OUTER_CPUS (2). 77 (skipped) when something can't be had.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd)
-scripts=$here/../../scripts
-hecaton=${HECATON:-$here/../../build/release/hecaton}
+. "$(dirname "$0")/../boot/common.sh"
 cpus=${1:-16}
 ids=${2:-0,256-270}
 [ $# -lt 2 ] || shift
 [ $# -lt 1 ] || shift
 memory=${MEMORY:-768M}
-. "$here/../boot/skip.sh"
 command -v qemu-system-x86_64 >/dev/null || { echo "skipped: no qemu-system-x86_64 (Debian package qemu-system-x86)"; exit 77; }
 [ -x "$hecaton" ] || { echo "run.sh: no $hecaton: make build first" >&2; exit 1; }
 work=$(mktemp -d)
