@@ -1,19 +1,11 @@
 /* vCPU threads at an 82574, its loop, and a cable that never rests: no interrupt and no frame is lost while all behave;
  * and whatever they do to its registers, resets of every kind among it, the card works after the next reset. What is
  * lost is waited for, until ctest's patience ends. */
+#include "ensure.h"
 #include "virtio_rig.h"
 
 #include "dev/e1000e_priv.h"
 #include "dev/net_priv.h"
-
-/* On threads that are not cmocka's. */
-#define ensure(what)                                                                                                   \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                                                 \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 #define DEVFN   PCI_DEVFN(9, 0)
 #define N       16u

@@ -1,11 +1,9 @@
 /* Any registers and any guest memory: the controller stays within memory, its loop comes to rest, and once nothing is
  * in flight, a port that was told to stop has stopped and one that was reset has a disk. */
-#include "irq_fuzz.h"
+#include "pci_box.h"
 
 #include "../unit/fake_block.h"
 #include "dev/ahci_priv.h"
-#include "pci/host.h"
-#include "pci/msi.h"
 
 #define RAM_SIZE  0x40000u
 #define LISTS     0x1000u /* a page a port */
@@ -13,89 +11,59 @@
 #define DISK_SIZE (UINT64_C(64) << 20)
 
 struct box {
-    struct epoch epoch;
-    struct bus ports, mmio;
-    struct ram ram;
-    struct remap remap;
-    struct pci_host host;
+    struct pci_box pci;
     struct ioloop loop;
     struct block disk[2];
     struct ahci *a;
     uint64_t abar, index;
-    uint64_t irqs;
 };
-
-static int deliver(void *opaque, struct irq irq)
-{
-    ((struct box *)opaque)->irqs++;
-    return 1;
-}
 
 static void set_line(void *opaque, unsigned gsi, bool level)
 {
     ensure(gsi < 24);
 }
 
-static void wire(struct box *b)
-{
-    const struct pci_host_config c = {.ports = &b->ports,
-                                      .mmio = &b->mmio,
-                                      .ram = &b->ram,
-                                      .remap = &b->remap,
-                                      .port = {.deliver = deliver, .opaque = b},
-                                      .intx = {set_line, b, 0},
-                                      .pic = {set_line, b, 0}};
-    struct err e = {""};
-    ensure(pci_host_init(&b->host, &c, &e) == 0);
-    struct ahci_config ac = {.host = &b->host, .devfn = AHCI_DEVFN, .loop = &b->loop};
-    for (unsigned i = 0; i < 2; i++) {
-        fake_block_init(&b->disk[i], &b->loop, NULL, DISK_SIZE);
-        b->disk[i].discard = b->disk[i].manual = true;
-        ac.disk[i].block = &b->disk[i];
-    }
-    ensure(ahci_create(&ac, &b->a, &e) == 0);
-    ensure(pci_host_assign(&b->host, &e) == 0);
-    b->abar = b->a->func.bar[5].at;
-    b->index = b->a->func.bar[4].at;
-}
-
 static uint64_t config(unsigned off)
 {
-    return PCI_ECAM_GPA + AHCI_DEVFN * 0x1000u + off;
+    return pci_box_config(AHCI_DEVFN, off);
 }
 
 static void init(struct box *b)
 {
     struct err e = {""};
     memset(b, 0, sizeof *b);
-    epoch_init(&b->epoch);
-    bus_init(&b->ports, "port", &b->epoch, NULL);
-    bus_init(&b->mmio, "mmio", &b->epoch, NULL);
-    ensure(ram_init(&b->ram, RAM_SIZE, &e) == 0);
-    remap_init(&b->remap, true);
-    wire(b);
-    bus_write(&b->mmio, config(PCI_COMMAND), 2, 7);
+    ensure(ram_init(&b->pci.ram, RAM_SIZE, &e) == 0);
+    pci_box_init(&b->pci, (struct pci_host_config){
+                              .port = {.deliver = pci_box_deliver}, .intx = {set_line, b, 0}, .pic = {set_line, b, 0}});
+    struct ahci_config ac = {.host = &b->pci.host, .devfn = AHCI_DEVFN, .loop = &b->loop};
+    for (unsigned i = 0; i < 2; i++) {
+        fake_block_init(&b->disk[i], &b->loop, NULL, DISK_SIZE);
+        b->disk[i].discard = b->disk[i].manual = true;
+        ac.disk[i].block = &b->disk[i];
+    }
+    ensure(ahci_create(&ac, &b->a, &e) == 0);
+    ensure(pci_host_assign(&b->pci.host, &e) == 0);
+    b->abar = b->a->func.bar[5].at;
+    b->index = b->a->func.bar[4].at;
+    bus_write(&b->pci.mmio, config(PCI_COMMAND), 2, 7);
 }
 
 static void fini(struct box *b)
 {
     ahci_destroy(b->a);
     ensure(!b->disk[0].flights && !b->disk[1].flights);
-    pci_host_fini(&b->host);
-    ram_fini(&b->ram);
-    bus_fini(&b->ports);
-    bus_fini(&b->mmio);
-    epoch_fini(&b->epoch);
+    pci_box_fini(&b->pci);
+    ram_fini(&b->pci.ram);
 }
 
 static void reg_write(struct box *b, unsigned port, unsigned reg, uint32_t val)
 {
-    bus_write(&b->mmio, b->abar + AHCI_PORT0 + port * AHCI_PORT_LEN + reg, 4, val);
+    bus_write(&b->pci.mmio, b->abar + AHCI_PORT0 + port * AHCI_PORT_LEN + reg, 4, val);
 }
 
 static uint32_t reg_read(struct box *b, unsigned port, unsigned reg)
 {
-    return (uint32_t)bus_read(&b->mmio, b->abar + AHCI_PORT0 + port * AHCI_PORT_LEN + reg, 4);
+    return (uint32_t)bus_read(&b->pci.mmio, b->abar + AHCI_PORT0 + port * AHCI_PORT_LEN + reg, 4);
 }
 
 static void run(struct box *b)
@@ -121,7 +89,7 @@ static void start(struct box *b, unsigned port)
     reg_write(b, port, AHCI_PxFB, LISTS + port * 0x1000 + 0x800);
     reg_write(b, port, AHCI_PxIE, UINT32_MAX);
     reg_write(b, port, AHCI_PxCMD, CMD_FRE | CMD_ST);
-    bus_write(&b->mmio, b->abar + AHCI_GHC, 4, GHC_IE);
+    bus_write(&b->pci.mmio, b->abar + AHCI_GHC, 4, GHC_IE);
 }
 
 static void recover(struct box *b, unsigned port)
@@ -144,7 +112,7 @@ static void put_command(struct box *b, struct script *s)
     unsigned where = (unsigned)script_get(s, 1), port = where >> 5 & 1, slot = where & 31,
              how = (unsigned)script_get(s, 1);
     unsigned prds = (unsigned)script_get(s, 1) & 0x1f;
-    uint8_t *h = b->ram.low + LISTS + port * 0x1000 + 32 * slot, *t = b->ram.low + TABLES + slot * 0x800;
+    uint8_t *h = b->pci.ram.low + LISTS + port * 0x1000 + 32 * slot, *t = b->pci.ram.low + TABLES + slot * 0x800;
     st32(h, (how & 0x40 ? (uint32_t)script_get(s, 2) : 5) | prds << 16);
     st64(h + 8, TABLES + slot * 0x800);
     memset(t, 0, 20);
@@ -179,9 +147,9 @@ static void access_register(struct box *b, struct script *s, bool write)
     unsigned size = 1u << (off >> 10 & 3);
     off &= 0x3ff;
     if (write)
-        bus_write(&b->mmio, b->abar + off, size, script_get(s, size));
+        bus_write(&b->pci.mmio, b->abar + off, size, script_get(s, size));
     else
-        bus_read(&b->mmio, b->abar + off, size);
+        bus_read(&b->pci.mmio, b->abar + off, size);
 }
 
 static void step(struct box *b, struct script *s)
@@ -197,15 +165,15 @@ static void step(struct box *b, struct script *s)
         break;
     case 2:
         at = script_get(s, 3) % (RAM_SIZE - 8);
-        st64(b->ram.low + at, script_get(s, 8));
+        st64(b->pci.ram.low + at, script_get(s, 8));
         break;
     case 3:
-        bus_write(&b->ports, b->index + (op & 0x10), 4, script_get(s, 2));
-        bus_write(&b->ports, b->index + 0x14, 4, script_get(s, 4));
+        bus_write(&b->pci.ports, b->index + (op & 0x10), 4, script_get(s, 2));
+        bus_write(&b->pci.ports, b->index + 0x14, 4, script_get(s, 4));
         break;
     case 4:
         at = script_get(s, 1) & 1 ? PCI_COMMAND : 0x42;
-        bus_write(&b->mmio, config((unsigned)at), 2, (script_get(s, 2) & 0x407) | 2);
+        bus_write(&b->pci.mmio, config((unsigned)at), 2, (script_get(s, 2) & 0x407) | 2);
         break;
     case 5:
         start(b, op >> 4 & 1);
@@ -241,12 +209,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (s.left)
         step(&b, &s);
     run(&b);
-    bus_write(&b.mmio, config(PCI_COMMAND), 2, 7);
+    bus_write(&b.pci.mmio, config(PCI_COMMAND), 2, 7);
     recover(&b, 0);
     recover(&b, 1);
-    bus_write(&b.mmio, b.abar + AHCI_GHC, 4, GHC_HR);
+    bus_write(&b.pci.mmio, b.abar + AHCI_GHC, 4, GHC_HR);
     end_all(&b);
-    ensure(bus_read(&b.mmio, b.abar + AHCI_GHC, 4) == GHC_AE);
+    ensure(bus_read(&b.pci.mmio, b.abar + AHCI_GHC, 4) == GHC_AE);
     fini(&b);
     return 0;
 }

@@ -1,11 +1,9 @@
 /* Any registers, any guest memory and any frames from the wire: the 82574 stays within memory, its loop comes to rest,
  * and a reset leaves a card that sends and receives. */
-#include "irq_fuzz.h"
+#include "pci_box.h"
 
 #include "../unit/fake_net.h"
 #include "dev/e1000e_priv.h"
-#include "pci/host.h"
-#include "pci/msi.h"
 
 #define RAM_SIZE 0x40000u
 #define DEVFN    PCI_DEVFN(3, 0)
@@ -15,24 +13,13 @@
 #define RING     16u
 
 struct box {
-    struct epoch epoch;
-    struct bus ports, mmio;
-    struct ram ram;
-    struct remap remap;
-    struct pci_host host;
+    struct pci_box pci;
     struct ioloop loop;
     struct net net;
     struct e1000e *card;
     uint64_t bar, io, table;
-    uint64_t irqs;
     bool line[24];
 };
-
-static int deliver(void *opaque, struct irq irq)
-{
-    ((struct box *)opaque)->irqs++;
-    return 1;
-}
 
 static void set_line(void *opaque, unsigned gsi, bool level)
 {
@@ -40,70 +27,54 @@ static void set_line(void *opaque, unsigned gsi, bool level)
     ((struct box *)opaque)->line[gsi] = level;
 }
 
+static uint64_t config(unsigned off)
+{
+    return pci_box_config(DEVFN, off);
+}
+
 static void wire(struct box *b)
 {
-    const struct pci_host_config c = {.ports = &b->ports,
-                                      .mmio = &b->mmio,
-                                      .ram = &b->ram,
-                                      .remap = &b->remap,
-                                      .port = {.deliver = deliver, .opaque = b},
-                                      .intx = {set_line, b, 0},
-                                      .pic = {set_line, b, 0}};
     struct err e = {""};
-    ensure(pci_host_init(&b->host, &c, &e) == 0);
+    ensure(ram_init(&b->pci.ram, RAM_SIZE, &e) == 0);
+    pci_box_init(&b->pci, (struct pci_host_config){
+                              .port = {.deliver = pci_box_deliver}, .intx = {set_line, b, 0}, .pic = {set_line, b, 0}});
     const struct e1000e_config ec = {
-        .host = &b->host, .devfn = DEVFN, .net = &b->net, .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
+        .host = &b->pci.host, .devfn = DEVFN, .net = &b->net, .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
     ensure(e1000e_create(&ec, &b->card, &e) == 0);
-    ensure(pci_host_assign(&b->host, &e) == 0);
+    ensure(pci_host_assign(&b->pci.host, &e) == 0);
     b->bar = b->card->func.bar[0].at;
     b->io = b->card->func.bar[2].at;
     b->table = b->card->func.bar[3].at;
 }
 
-static uint64_t config(unsigned off)
-{
-    return PCI_ECAM_GPA + DEVFN * 0x1000u + off;
-}
-
 /* The cable keeps its memory from one run to the next. */
 static void init(struct box *b)
 {
-    struct err e = {""};
     struct net net = b->net;
     memset(b, 0, sizeof *b);
     b->net = (struct net){.loop = &b->loop, .seen = net.seen, .wait = net.wait};
     if (!net.seen)
         fake_net_init(&b->net, &b->loop);
-    epoch_init(&b->epoch);
-    bus_init(&b->ports, "port", &b->epoch, NULL);
-    bus_init(&b->mmio, "mmio", &b->epoch, NULL);
-    ensure(ram_init(&b->ram, RAM_SIZE, &e) == 0);
-    remap_init(&b->remap, true);
     wire(b);
-    bus_write(&b->mmio, config(PCI_COMMAND), 2, 7);
+    bus_write(&b->pci.mmio, config(PCI_COMMAND), 2, 7);
 }
 
 static void fini(struct box *b)
 {
     e1000e_destroy(b->card);
-    ensure(!b->loop.first && !b->net.plugged);
-    for (unsigned i = 0; i < FAKE_TIMERS; i++)
-        ensure(!b->loop.timer[i]);
-    pci_host_fini(&b->host);
-    ram_fini(&b->ram);
-    bus_fini(&b->ports);
-    bus_fini(&b->mmio);
-    epoch_fini(&b->epoch);
+    ensure(fake_loop_idle(&b->loop) && !b->net.plugged);
+    pci_box_fini(&b->pci);
+    ram_fini(&b->pci.ram);
 }
 
 static void wr(struct box *b, unsigned reg, uint32_t val)
 {
-    bus_write(&b->mmio, b->bar + reg, 4, val);
+    bus_write(&b->pci.mmio, b->bar + reg, 4, val);
 }
 
 static uint32_t rd(struct box *b, unsigned reg)
 {
-    return (uint32_t)bus_read(&b->mmio, b->bar + reg, 4);
+    return (uint32_t)bus_read(&b->pci.mmio, b->bar + reg, 4);
 }
 
 static void run(struct box *b)
@@ -115,7 +86,7 @@ static void run(struct box *b)
 static void start(struct box *b)
 {
     for (unsigned i = 0; i < RING; i++)
-        st64(b->ram.low + RX + 16 * i, BUFFERS + 0x1000 * i);
+        st64(b->pci.ram.low + RX + 16 * i, BUFFERS + 0x1000 * i);
     wr(b, R_RDBAL, RX);
     wr(b, R_RDBAH, 0);
     wr(b, R_RDLEN, RING * 16);
@@ -162,8 +133,8 @@ static void frame_leaves(struct box *b, struct script *s)
     static uint8_t frame[NET_FRAME_MAX];
     size_t len = min_u64(make_frame(s, frame), 0xfff);
     unsigned how = (unsigned)script_get(s, 1), at = rd(b, R_TDT) % RING, cut = how >> 4 << 4;
-    uint8_t *d = b->ram.low + TX;
-    memcpy(b->ram.low + 0x8000, frame, len);
+    uint8_t *d = b->pci.ram.low + TX;
+    memcpy(b->pci.ram.low + 0x8000, frame, len);
     if (how & 1) {
         st64(d + 16 * at, script_get(s, 8));
         st64(d + 16 * at + 8, 1u << 29 | script_get(s, 2) << 48 | (script_get(s, 1) & 7) << 24);
@@ -189,9 +160,9 @@ static void access_register(struct box *b, struct script *s, bool write)
     uint64_t what = script_get(s, 3), off = what & 0x1ffff;
     unsigned size = 1u << (what >> 17 & 3);
     if (write)
-        bus_write(&b->mmio, b->bar + off, size, script_get(s, size));
+        bus_write(&b->pci.mmio, b->bar + off, size, script_get(s, size));
     else
-        bus_read(&b->mmio, b->bar + off, size);
+        bus_read(&b->pci.mmio, b->bar + off, size);
 }
 
 /* The registers that matter, often. */
@@ -212,7 +183,7 @@ static void recover(struct box *b)
 {
     static uint8_t frame[100];
     unsigned sent = b->net.sent;
-    bus_write(&b->mmio, config(PCI_COMMAND), 2, 7);
+    bus_write(&b->pci.mmio, config(PCI_COMMAND), 2, 7);
     wr(b, R_CTRL, CTRL_RST);
     run(b);
     ensure(!b->net.held && rd(b, R_EECD) & EECD_AUTO_RD);
@@ -220,17 +191,17 @@ static void recover(struct box *b)
     start(b);
     for (unsigned i = 0; i < sizeof frame; i++)
         frame[i] = (uint8_t)(i * 3);
-    memcpy(b->ram.low + 0x8000, frame, sizeof frame);
-    st64(b->ram.low + TX, 0x8000);
-    st64(b->ram.low + TX + 8, sizeof frame | 9u << 24);
+    memcpy(b->pci.ram.low + 0x8000, frame, sizeof frame);
+    st64(b->pci.ram.low + TX, 0x8000);
+    st64(b->pci.ram.low + TX + 8, sizeof frame | 9u << 24);
     wr(b, R_TDT, 1);
     ensure(fake_net_give(&b->net, frame, sizeof frame));
     run(b);
     const struct fake_frame *f = &b->net.seen[sent % FAKE_SEEN];
     ensure(b->net.sent == sent + 1 && f->len == sizeof frame && !memcmp(f->bytes, frame, sizeof frame));
-    ensure(b->ram.low[TX + 12] == 1 && rd(b, R_TDH) == 1);
-    ensure(rd(b, R_RDH) == 1 && (uint16_t)ld64(b->ram.low + RX + 8) == sizeof frame + 4);
-    ensure(!memcmp(b->ram.low + BUFFERS, frame, sizeof frame));
+    ensure(b->pci.ram.low[TX + 12] == 1 && rd(b, R_TDH) == 1);
+    ensure(rd(b, R_RDH) == 1 && (uint16_t)ld64(b->pci.ram.low + RX + 8) == sizeof frame + 4);
+    ensure(!memcmp(b->pci.ram.low + BUFFERS, frame, sizeof frame));
 }
 
 static void config_write(struct box *b, struct script *s)
@@ -240,12 +211,12 @@ static void config_write(struct box *b, struct script *s)
     if (off >= PCI_BAR0 && off < PCI_BARS_END)
         off = PCI_COMMAND;
     uint64_t val = script_get(s, 2);
-    bus_write(&b->mmio, config(off & ~1u), 2, off < 6 ? val | 3 : val);
-    bus_write(&b->mmio, config(PCI_BAR0), 4, b->bar); /* a function level reset may have taken them away */
-    bus_write(&b->mmio, config(PCI_BAR0 + 8), 4, b->io);
-    bus_write(&b->mmio, config(PCI_BAR0 + 12), 4, b->table);
+    bus_write(&b->pci.mmio, config(off & ~1u), 2, off < 6 ? val | 3 : val);
+    bus_write(&b->pci.mmio, config(PCI_BAR0), 4, b->bar); /* a function level reset may have taken them away */
+    bus_write(&b->pci.mmio, config(PCI_BAR0 + 8), 4, b->io);
+    bus_write(&b->pci.mmio, config(PCI_BAR0 + 12), 4, b->table);
     if (what & 0x100)
-        bus_write(&b->mmio, config(PCI_COMMAND), 2, 7);
+        bus_write(&b->pci.mmio, config(PCI_COMMAND), 2, 7);
 }
 
 static void step(struct box *b, struct script *s)
@@ -265,17 +236,17 @@ static void step(struct box *b, struct script *s)
         break;
     case 4:
         at = script_get(s, 3) % (RAM_SIZE - 8);
-        st64(b->ram.low + at, script_get(s, 8));
+        st64(b->pci.ram.low + at, script_get(s, 8));
         break;
     case 5:
-        bus_write(&b->ports, b->io, 4, script_get(s, 2));
-        bus_write(&b->ports, b->io + 4, 4, script_get(s, 4));
+        bus_write(&b->pci.ports, b->io, 4, script_get(s, 2));
+        bus_write(&b->pci.ports, b->io + 4, 4, script_get(s, 4));
         break;
     case 6:
         config_write(b, s);
         break;
     case 7:
-        bus_write(&b->mmio, b->table + (script_get(s, 1) & 0x7c), 4, op & 0x80 ? 0xfee00000 : script_get(s, 1));
+        bus_write(&b->pci.mmio, b->table + (script_get(s, 1) & 0x7c), 4, op & 0x80 ? 0xfee00000 : script_get(s, 1));
         break;
     case 8:
         if (op & 0x80)

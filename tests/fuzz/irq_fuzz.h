@@ -3,19 +3,10 @@
 #ifndef HEC_TESTS_IRQ_FUZZ_H
 #define HEC_TESTS_IRQ_FUZZ_H
 
+#include "../unit/ensure.h"
+
 #include "irq/fabric_priv.h"
 #include "x86/cpu.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-#define ensure(what)                                                                                                   \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                                                 \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

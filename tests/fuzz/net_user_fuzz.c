@@ -2,8 +2,7 @@
  * nothing gets out of the process. */
 #include "irq_fuzz.h"
 
-#include "loop_fuzz.h"
-
+#include "../unit/fake_loop.h"
 #include "dev/net_frame.h"
 #include "dev/net_gso.h"
 
@@ -85,10 +84,10 @@ static void one_step(struct box *b, struct script *s)
         net_flush(b->net);
         break;
     case 1:
-        loop_run_bells(&b->loop, op >> 3);
+        fake_loop_run(&b->loop, op >> 3);
         break;
     case 2:
-        loop_run_timer(&b->loop, op >> 3);
+        fake_loop_timer(&b->loop, op >> 3);
         break;
     case 3:
         b->room = op >> 3;
@@ -117,6 +116,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         one_step(&b, &s);
     net_set_peer(b.net, NULL);
     net_close(b.net);
-    ensure(loop_idle(&b.loop));
+    ensure(fake_loop_idle(&b.loop));
     return 0;
 }

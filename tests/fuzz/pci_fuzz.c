@@ -1,22 +1,17 @@
 /* Any configuration accesses, BAR accesses, interrupts and DMA: BARs are where configuration space says and nowhere
  * twice, wires are counted right, requester ids are the guest's, and a reset leaves nothing behind. */
-#include "irq_fuzz.h"
+#include "pci_box.h"
 
 #include "dev/irqtest_pci.h"
 #include "pci/dma.h"
-#include "pci/msi.h"
 #include "pci/port.h"
 
 #define RAM_SIZE 0x10000u
 #define PLACES   4
 
 struct box {
-    struct epoch epoch;
+    struct pci_box pci;
     int slot;
-    struct bus ports, mmio;
-    struct ram ram;
-    struct remap remap;
-    struct pci_host host;
     struct pci_port port[2];
     struct irqtest_pci *t[PLACES];
     uint32_t level;
@@ -64,8 +59,8 @@ static void check_bars(const struct pci_host *h, const struct pci_func *f)
 static void check(struct box *b)
 {
     unsigned count[PCI_INTX_GSIS] = {0};
-    for (const struct pci_func *f = b->host.funcs; f; f = f->next) {
-        check_bars(&b->host, f);
+    for (const struct pci_func *f = b->pci.host.funcs; f; f = f->next) {
+        check_bars(&b->pci.host, f);
         ensure(pci_func_requester(f).rid == (f->bus->number << 8 | f->devfn));
         ensure(!memcmp(f->config, f->reset, 4) && f->config[PCI_HEADER] == f->reset[PCI_HEADER]);
         if (f->intx_told)
@@ -73,16 +68,16 @@ static void check(struct box *b)
         ensure(!f->intx_told || !(pci_msix_on(f) || pci_msi_on(f)));
     }
     for (unsigned i = 0; i < PCI_INTX_GSIS; i++) {
-        ensure(count[i] == b->host.intx_count[i]);
+        ensure(count[i] == b->pci.host.intx_count[i]);
         ensure(!(b->level & 1u << (PCI_INTX_GSI + i)) == !count[i]);
     }
 }
 
 static void check_reset(struct box *b)
 {
-    pci_host_reset(&b->host);
+    pci_host_reset(&b->pci.host);
     ensure(!b->level);
-    for (const struct pci_func *f = b->host.funcs; f; f = f->next) {
+    for (const struct pci_func *f = b->pci.host.funcs; f; f = f->next) {
         ensure(!memcmp(f->config, f->reset, sizeof f->config));
         for (unsigned i = 0; i < PCI_BARS; i++)
             ensure(!f->bar[i].mapped);
@@ -134,8 +129,8 @@ static void use_bar(struct box *b, struct script *s)
     uint8_t k = (uint8_t)script_get(s, 1);
     uint64_t at = f->bar[k & 1].at + script_get(s, 2) % (f->bar[k & 1].size + 8);
     unsigned size = 1u << (k >> 1 & 3);
-    bus_write(&b->mmio, at, size, k & 8 ? value(s) : script_get(s, size));
-    bus_read(&b->mmio, at, size);
+    bus_write(&b->pci.mmio, at, size, k & 8 ? value(s) : script_get(s, size));
+    bus_read(&b->pci.mmio, at, size);
 }
 
 static void use_dma(struct box *b, struct script *s)
@@ -149,8 +144,8 @@ static void use_dma(struct box *b, struct script *s)
     pci_dma_write(f, at, buf, len);
     pci_dma_iov(f, at, len * 100, true, iov, &n, 3);
     for (unsigned i = 0; i < n; i++)
-        ensure((uint8_t *)iov[i].iov_base >= b->ram.low &&
-               (uint8_t *)iov[i].iov_base + iov[i].iov_len <= b->ram.low + RAM_SIZE);
+        ensure((uint8_t *)iov[i].iov_base >= b->pci.ram.low &&
+               (uint8_t *)iov[i].iov_base + iov[i].iov_len <= b->pci.ram.low + RAM_SIZE);
 }
 
 static void one_step(struct box *b, struct script *s)
@@ -165,12 +160,12 @@ static void one_step(struct box *b, struct script *s)
     case 1:
     case 2:
         at = config_address(s);
-        bus_write(&b->mmio, at, size, value(s));
-        bus_read(&b->mmio, at, size);
+        bus_write(&b->pci.mmio, at, size, value(s));
+        bus_read(&b->pci.mmio, at, size);
         break;
     case 3:
-        bus_write(&b->ports, 0xcf8 + script_get(s, 1) % 8, size, script_get(s, 4));
-        bus_read(&b->ports, 0xcf8 + op % 8, size);
+        bus_write(&b->pci.ports, 0xcf8 + script_get(s, 1) % 8, size, script_get(s, 4));
+        bus_read(&b->pci.ports, 0xcf8 + op % 8, size);
         break;
     case 4:
         use_bar(b, s);
@@ -185,7 +180,7 @@ static void one_step(struct box *b, struct script *s)
         break;
     default:
         if (op == 0xff)
-            ensure(pci_host_assign(&b->host, &e) == 0);
+            ensure(pci_host_assign(&b->pci.host, &e) == 0);
         else if (op == 0xf7)
             check_reset(b);
         else
@@ -200,45 +195,33 @@ static void open_box(struct box *b, uint8_t *memory)
 {
     struct err e = {""};
     memset(b, 0, sizeof *b);
-    epoch_init(&b->epoch);
-    b->slot = epoch_slot(&b->epoch);
-    bus_init(&b->ports, "port", &b->epoch, NULL);
-    bus_init(&b->mmio, "mmio", &b->epoch, NULL);
-    b->ram = (struct ram){.low = memory, .low_size = RAM_SIZE};
-    remap_init(&b->remap, true);
-    const struct pci_host_config c = {.ports = &b->ports,
-                                      .mmio = &b->mmio,
-                                      .ram = &b->ram,
-                                      .remap = &b->remap,
-                                      .port = {.deliver = deliver, .opaque = b},
-                                      .intx = {line, b, 0},
-                                      .mem64_base = UINT64_C(0x100000000),
-                                      .mem64_len = UINT64_C(0x100000000)};
-    ensure(pci_host_init(&b->host, &c, &e) == 0);
-    ensure(pci_port_init(&b->port[0], &b->host, PCI_DEVFN(2, 0), "a", 1, &e) == 0);
-    ensure(pci_port_init(&b->port[1], &b->host, PCI_DEVFN(3, 0), "b", 2, &e) == 0);
+    b->pci.ram = (struct ram){.low = memory, .low_size = RAM_SIZE};
+    pci_box_init(&b->pci, (struct pci_host_config){.port = {.deliver = deliver},
+                                                   .intx = {line, b, 0},
+                                                   .mem64_base = UINT64_C(0x100000000),
+                                                   .mem64_len = UINT64_C(0x100000000)});
+    b->slot = epoch_slot(&b->pci.epoch);
+    ensure(pci_port_init(&b->port[0], &b->pci.host, PCI_DEVFN(2, 0), "a", 1, &e) == 0);
+    ensure(pci_port_init(&b->port[1], &b->pci.host, PCI_DEVFN(3, 0), "b", 2, &e) == 0);
     for (unsigned i = 0; i < PLACES; i++) {
-        const struct irqtest_pci_config t = {.host = &b->host,
+        const struct irqtest_pci_config t = {.host = &b->pci.host,
                                              .bus = i < 2 ? &b->port[i].bus : NULL,
                                              .devfn = i < 2 ? 0 : PCI_DEVFN(4, i - 2),
                                              .msix = i == 3 ? 100 : 3,
                                              .msi = 1u << i};
         ensure(irqtest_pci_create(&t, &b->t[i], &e) == 0);
     }
-    epoch_enter(&b->epoch, b->slot);
+    epoch_enter(&b->pci.epoch, b->slot);
 }
 
 static void close_box(struct box *b)
 {
-    epoch_leave(&b->epoch, b->slot);
+    epoch_leave(&b->pci.epoch, b->slot);
     for (unsigned i = 0; i < PLACES; i++)
         irqtest_pci_destroy(b->t[i]);
     pci_port_fini(&b->port[0]);
     pci_port_fini(&b->port[1]);
-    pci_host_fini(&b->host);
-    bus_fini(&b->ports);
-    bus_fini(&b->mmio);
-    epoch_fini(&b->epoch);
+    pci_box_fini(&b->pci);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -250,7 +233,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(memory, 0, sizeof memory);
     open_box(&b, memory);
     if (script_get(&s, 1) & 1)
-        ensure(pci_host_assign(&b.host, &e) == 0);
+        ensure(pci_host_assign(&b.pci.host, &e) == 0);
     while (s.left)
         one_step(&b, &s);
     check_reset(&b);

@@ -2,13 +2,11 @@
  * that reaches the image lies in RAM and in the image, nothing moves while the device needs a reset, and a reset always
  * ends.
  *
- * The loop and the image are this file's own, so that a script has one outcome: bells are run and requests completed
- * when it says so. */
-#include "irq_fuzz.h"
+ * The image is this file's own, so that a script has one outcome: requests are completed when it says so. */
+#include "virtio_fuzz.h"
 
+#include "../unit/fake_loop.h"
 #include "dev/virtio_blk.h"
-#include "pci/host.h"
-#include "pci/msi.h"
 
 #include <errno.h>
 
@@ -16,13 +14,6 @@
 #define DISK_SIZE  0x4000u
 #define QUEUES     3u
 #define QUEUE_SIZE 16u
-#define DEVFN      PCI_DEVFN(3, 0)
-#define BAR_MSIX   0xc0000000u
-#define BAR_REGS   0xc0100000u
-
-struct ioloop {
-    struct ioloop_bell *first, *last;
-};
 
 struct block {
     struct ioloop loop;
@@ -41,70 +32,12 @@ struct driver {
 struct box {
     struct driver d[QUEUES];
     bool packed; /* as agreed on */
-    struct epoch epoch;
-    struct bus ports, mmio;
-    struct ram ram;
-    struct remap remap;
-    struct pci_host host;
+    struct pci_box pci;
     struct block block;
     struct virtio_blk *blk;
 };
 
 static uint8_t memory[RAM_SIZE] __attribute__((aligned(4096)));
-
-/* ---- the loop ---- */
-
-void ioloop_bell_init(struct ioloop_bell *b, void (*fn)(void *), void *opaque)
-{
-    *b = (struct ioloop_bell){.fn = fn, .opaque = opaque};
-}
-
-void ioloop_ring(struct ioloop *l, struct ioloop_bell *b)
-{
-    if (b->rung)
-        return;
-    b->rung = true;
-    b->next = NULL;
-    if (l->last)
-        l->last->next = b;
-    else
-        l->first = b;
-    l->last = b;
-}
-
-void ioloop_bell_remove(struct ioloop *l, struct ioloop_bell *b)
-{
-    struct ioloop_bell *before = NULL, *at = l->first;
-    for (; at && at != b; at = at->next)
-        before = at;
-    if (!at)
-        return;
-    if (before)
-        before->next = b->next;
-    else
-        l->first = b->next;
-    if (l->last == b)
-        l->last = before;
-    b->rung = false;
-}
-
-void ioloop_call(struct ioloop *l, void (*fn)(void *), void *opaque)
-{
-    fn(opaque);
-}
-
-bool ioloop_here(const struct ioloop *l)
-{
-    return true;
-}
-
-static void run_bells(struct ioloop *l, unsigned most)
-{
-    for (struct ioloop_bell *b; most-- && (b = l->first);) {
-        ioloop_bell_remove(l, b);
-        b->fn(b->opaque);
-    }
-}
 
 /* ---- the image ---- */
 
@@ -184,41 +117,16 @@ static void complete(struct block *b, unsigned i, int result)
 
 /* ---- the machine ---- */
 
-static int deliver(void *opaque, struct irq irq)
-{
-    return 1;
-}
-
-static uint64_t ecam(unsigned off)
-{
-    return PCI_ECAM_GPA + DEVFN * 0x1000u + off;
-}
-
-/* As firmware leaves it. */
-static void power_on(struct box *b)
-{
-    pci_host_reset(&b->host);
-    bus_write(&b->mmio, ecam(PCI_BAR0 + 4), 4, BAR_MSIX);
-    bus_write(&b->mmio, ecam(PCI_BAR0 + 16), 4, BAR_REGS);
-    bus_write(&b->mmio, ecam(PCI_COMMAND), 2, PCI_CMD_MEMORY | PCI_CMD_MASTER);
-}
-
 static void box_init(struct box *b, uint8_t options)
 {
     struct err e = {""};
-    epoch_init(&b->epoch);
-    bus_init(&b->ports, "port", &b->epoch, NULL);
-    bus_init(&b->mmio, "mmio", &b->epoch, NULL);
-    b->ram = (struct ram){.low = memory, .low_size = RAM_SIZE};
-    remap_init(&b->remap, true);
-    const struct pci_host_config h = {
-        .ports = &b->ports, .mmio = &b->mmio, .ram = &b->ram, .remap = &b->remap, .port = {.deliver = deliver}};
-    ensure(pci_host_init(&b->host, &h, &e) == 0);
+    b->pci.ram = (struct ram){.low = memory, .low_size = RAM_SIZE};
+    pci_box_init(&b->pci, (struct pci_host_config){.port = {.deliver = pci_box_deliver}});
     b->block.readonly = options & 1;
     b->block.discard = options & 2;
     struct virtio_blk_config c = {
-        .host = &b->host,
-        .devfn = DEVFN,
+        .host = &b->pci.host,
+        .devfn = VIO_DEVFN,
         .block = &b->block,
         .serial = "fuzz",
         .queues = QUEUES,
@@ -226,24 +134,19 @@ static void box_init(struct box *b, uint8_t options)
         .writethrough = options & 4,
         .options = {.packed = options & 8, .iommu_platform = options & 16 ? VIRTIO_IOMMU_ON : VIRTIO_IOMMU_OFF}};
     ensure(virtio_blk_create(&c, &b->blk, &e) == 0);
-    power_on(b);
-}
-
-static uint8_t status(struct box *b)
-{
-    return (uint8_t)bus_read(&b->mmio, BAR_REGS + 20, 1);
+    vio_power_on(&b->pci);
 }
 
 /* A driver's reset, to its end. */
 static void drain(struct box *b)
 {
-    power_on(b);
-    bus_write(&b->mmio, BAR_REGS + 20, 1, 0);
-    for (unsigned i = 0; status(b) && i < 100; i++) {
-        run_bells(&b->block.loop, 100);
+    vio_power_on(&b->pci);
+    vio_wr(&b->pci, 20, 1, 0);
+    for (unsigned i = 0; vio_status(&b->pci) && i < 100; i++) {
+        fake_loop_run(&b->block.loop, 100);
         complete(&b->block, i, 0);
     }
-    ensure(status(b) == 0 && !b->block.n);
+    ensure(vio_status(&b->pci) == 0 && !b->block.n);
 }
 
 static void box_fini(struct box *b)
@@ -251,52 +154,22 @@ static void box_fini(struct box *b)
     drain(b);
     virtio_blk_reset(b->blk);
     virtio_blk_destroy(b->blk);
-    ensure(!b->block.loop.first);
-    pci_host_fini(&b->host);
-    bus_fini(&b->mmio);
-    bus_fini(&b->ports);
-    epoch_fini(&b->epoch);
+    ensure(fake_loop_idle(&b->block.loop));
+    pci_box_fini(&b->pci);
 }
 
 /* ---- the driver ---- */
 
-static void wr(struct box *b, unsigned off, unsigned size, uint64_t val)
-{
-    bus_write(&b->mmio, BAR_REGS + off, size, val);
-}
-
-static unsigned area(unsigned queue, enum virtq_area a)
-{
-    return 0x1000 * (1 + queue) + 0x400 * a;
-}
-
-/* What a driver does first, with a little that may be wrong. */
+/* With a little that may be wrong. */
 static void bring_up(struct box *b, struct script *s)
 {
-    uint64_t features = ~script_get(s, 5) | BIT(32) | BIT(33), offered;
-    wr(b, 0, 4, 1);
-    offered = bus_read(&b->mmio, BAR_REGS + 4, 4) << 32;
-    wr(b, 0, 4, 0);
-    offered |= bus_read(&b->mmio, BAR_REGS + 4, 4);
-    wr(b, 20, 1, 3);
-    for (unsigned i = 0; i < 2; i++) {
-        wr(b, 8, 4, i);
-        wr(b, 12, 4, (features & offered) >> 32 * i);
-    }
-    wr(b, 20, 1, 11);
-    b->packed = features & offered & VIRTIO_F_RING_PACKED;
+    b->packed = vio_agree(&b->pci, ~script_get(s, 5) | BIT(32) | BIT(33)) & VIRTIO_F_RING_PACKED;
     uint8_t sizes = (uint8_t)script_get(s, 1);
     for (unsigned q = 0; q < QUEUES; q++) {
         b->d[q] = (struct driver){.size = (uint16_t)(QUEUE_SIZE >> (sizes >> 2 * q & 3)), .wrap = true};
-        memset(memory + area(q, VIRTQ_DESC), 0, 0xc00);
-        wr(b, 22, 2, q);
-        wr(b, 24, 2, b->d[q].size);
-        wr(b, 26, 2, q + 1);
-        for (unsigned a = 0; a < VIRTQ_AREAS; a++)
-            wr(b, 32 + 8 * a, 8, area(q, a));
-        wr(b, 28, 2, 1);
+        vio_enable(&b->pci, q, b->d[q].size);
     }
-    wr(b, 20, 1, 15);
+    vio_wr(&b->pci, 20, 1, 15);
 }
 
 /* Where descriptors of a chain are written, and what the two rings' have in their last 4 bytes. */
@@ -315,7 +188,7 @@ static uint16_t available(const struct box *b, const struct driver *d)
 
 static uint8_t *slot(const struct box *b, unsigned queue, unsigned i)
 {
-    return memory + area(queue, VIRTQ_DESC) + 16 * (i % b->d[queue].size);
+    return memory + vio_area(queue, VIRTQ_DESC) + 16 * (i % b->d[queue].size);
 }
 
 static void advance(struct box *b, struct driver *d)
@@ -385,26 +258,12 @@ static void request(struct box *b, struct script *s)
     if (how >> 8 == 0x5a) /* now and then one byte of it is something else */
         memory[0x1000 + script_get(s, 2) % 0xa000] = (uint8_t)script_get(s, 1);
     if (!b->packed) {
-        uint8_t *driver = memory + area(queue, VIRTQ_DRIVER);
+        uint8_t *driver = memory + vio_area(queue, VIRTQ_DRIVER);
         uint16_t idx = ld16(driver + 2);
         st16(driver + 4 + 2 * (idx % d->size), (uint16_t)head);
         st16(driver + 2, (uint16_t)(idx + 1));
     }
-    wr(b, 0x3000 + 4 * queue, 2, queue);
-}
-
-static void anywhere(struct box *b, struct script *s)
-{
-    uint8_t op = (uint8_t)script_get(s, 1);
-    unsigned off = (unsigned)script_get(s, 2), size = 1u << (op & 3);
-    uint64_t val = op & 4 ? script_get(s, size) : 0;
-    uint64_t at = op & 8 ? ecam(off % 0x200) : op & 16 ? BAR_MSIX + off % 0x1000 : BAR_REGS + off % 0x4000;
-    if (op & 32)
-        at = BAR_REGS + off % 64;
-    if (op & 4)
-        bus_write(&b->mmio, at & ~(uint64_t)(size - 1), size, val);
-    else
-        bus_read(&b->mmio, at & ~(uint64_t)(size - 1), size);
+    vio_notify(&b->pci, queue, queue);
 }
 
 static void one_step(struct box *b, struct script *s)
@@ -416,7 +275,7 @@ static void one_step(struct box *b, struct script *s)
         st64(memory + script_get(s, 2) * 4 % (RAM_SIZE - 8), script_get(s, op >> 3 & 8 ? 8 : 2));
         break;
     case 1:
-        anywhere(b, s);
+        vio_anywhere(&b->pci, s);
         break;
     case 2:
         bring_up(b, s);
@@ -426,7 +285,7 @@ static void one_step(struct box *b, struct script *s)
         request(b, s);
         break;
     case 5:
-        run_bells(&b->block.loop, 1 + (op >> 3));
+        fake_loop_run(&b->block.loop, 1 + (op >> 3));
         break;
     case 6:
         complete(&b->block, op >> 6, results[op >> 3 & 7]);
@@ -435,14 +294,14 @@ static void one_step(struct box *b, struct script *s)
         if (op >> 3 == 31)
             drain(b);
         else
-            wr(b, 0x3000 + 4 * ((op >> 3) % QUEUES), 2, 0);
+            vio_notify(&b->pci, (op >> 3) % QUEUES, 0);
     }
 }
 
 /* All ones: the BAR is not decoded, and nobody knows. */
 static bool needs_reset(struct box *b)
 {
-    return status(b) != 0xff && status(b) & VIRTIO_NEEDS_RESET;
+    return vio_status(&b->pci) != 0xff && vio_status(&b->pci) & VIRTIO_NEEDS_RESET;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

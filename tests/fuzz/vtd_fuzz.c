@@ -140,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                            .scoped = options & 32,
                            .scope = REQUESTER_ID(0xa0),
                            .ram = &b.ram,
-                           .port = {deliver, &b},
+                           .port = {.deliver = deliver, .opaque = &b},
                            .stale = {stale, &b}};
     ensure(ram_init(&b.ram, RAM_SIZE, NULL) == 0);
     ensure(vtd_create(&c, &b.v, NULL) == 0);

@@ -1,27 +1,17 @@
-/* A loop without a thread and an image in memory, in place of ioloop.c and block*.c: whoever includes this runs the
- * loop's bells when it likes, and says when, in which order and with what result requests end. For unit tests and
- * fuzzers; include it in one file of a program. */
+/* An image in memory, in place of block*.c, on a loop without a thread (fake_loop.h): whoever includes this says when,
+ * in which order and with what result requests end. For unit tests and fuzzers; include it in one file of a program. */
 #ifndef HEC_TESTS_FAKE_BLOCK_H
 #define HEC_TESTS_FAKE_BLOCK_H
+
+#include "fake_loop.h"
 
 #include "base/bits.h"
 #include "dev/block.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#define fake_ensure(what)                                                                                              \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);                                                 \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 #define FAKE_LOG    512
 #define FAKE_FLIGHT 256
-#define FAKE_BLOCKS 8
 
 struct fake_entry {
     enum block_op op;
@@ -45,65 +35,11 @@ struct block {
     struct ioloop_bell bell;
 };
 
-struct ioloop {
-    struct ioloop_bell *first, **last;
-    struct block *blocks[FAKE_BLOCKS];
-    unsigned n;
-};
-
-/* ---- the loop ---- */
-void ioloop_bell_init(struct ioloop_bell *b, void (*fn)(void *), void *opaque)
-{
-    b->fn = fn;
-    b->opaque = opaque;
-    atomic_init(&b->next, NULL);
-    atomic_init(&b->rung, false);
-}
-
-void ioloop_ring(struct ioloop *l, struct ioloop_bell *b)
-{
-    if (atomic_exchange(&b->rung, true))
-        return;
-    struct ioloop_bell *at = l->first;
-    atomic_store(&b->next, NULL);
-    if (!at) {
-        l->first = b;
-        return;
-    }
-    while (atomic_load(&at->next))
-        at = atomic_load(&at->next);
-    atomic_store(&at->next, b);
-}
-
-void ioloop_bell_remove(struct ioloop *l, struct ioloop_bell *b)
-{
-    struct ioloop_bell *at = l->first;
-    if (at == b)
-        l->first = atomic_load(&b->next);
-    for (; at; at = atomic_load(&at->next))
-        if (atomic_load(&at->next) == b)
-            atomic_store(&at->next, atomic_load(&b->next));
-    atomic_store(&b->rung, false);
-}
-
-/* Until nothing rings; false: it still does after `max` calls. */
-static inline bool fake_loop_run(struct ioloop *l, unsigned max)
-{
-    for (struct ioloop_bell *b; (b = l->first); max--) {
-        if (!max)
-            return false;
-        l->first = atomic_load(&b->next);
-        atomic_store(&b->rung, false);
-        b->fn(b->opaque);
-    }
-    return true;
-}
-
 /* ---- requests ---- */
 /* Memory must be there from the first byte to the last. */
 static inline void fake_touch(volatile uint8_t *p, uint64_t len, bool write)
 {
-    fake_ensure(len);
+    ensure(len);
     uint8_t first = p[0], last = p[len - 1];
     if (!write)
         return;
@@ -144,7 +80,7 @@ static inline int fake_perform(struct block *b, struct block_request *r)
 /* End the i-th of the requests that were sent; `result` 0: as it turns out. */
 static inline void fake_block_end(struct block *b, unsigned i, int result)
 {
-    fake_ensure(i < b->kicked);
+    ensure(i < b->kicked);
     struct block_request *r = b->flight[i];
     struct fake_entry entry = {r->op, r->flags, r->offset, r->len};
     b->flights--;
@@ -163,25 +99,17 @@ static inline void fake_block_end_all(struct block *b)
         fake_block_end(b, 0, 0);
 }
 
-static inline void fake_block_bell(void *opaque)
+static inline void fake_block_settle(void *opaque)
 {
     fake_block_end_all(opaque);
 }
 
+/* Whoever calls on the loop may wait for what is in flight, so that ends too. */
 static inline void fake_block_init(struct block *b, struct ioloop *l, uint8_t *data, uint64_t size)
 {
     *b = (struct block){.loop = l, .data = data, .size = size, .physical = 512};
-    ioloop_bell_init(&b->bell, fake_block_bell, b);
-    fake_ensure(l->n < FAKE_BLOCKS);
-    l->blocks[l->n++] = b;
-}
-
-/* The owner's thread calls: it may wait for what is in flight, so that ends. */
-void ioloop_call(struct ioloop *l, void (*fn)(void *opaque), void *opaque)
-{
-    fn(opaque);
-    for (unsigned i = 0; i < l->n; i++)
-        fake_block_end_all(l->blocks[i]);
+    ioloop_bell_init(&b->bell, fake_block_settle, b);
+    fake_loop_settle(l, fake_block_settle, b);
 }
 
 void block_submit(struct block *b, struct block_request *r)
@@ -189,8 +117,8 @@ void block_submit(struct block *b, struct block_request *r)
     uint64_t sum = 0;
     for (unsigned i = 0; i < r->iovs; i++)
         sum += r->iov[i].iov_len;
-    fake_ensure(r->offset % BLOCK_SECTOR == 0 && r->len % BLOCK_SECTOR == 0 && b->flights < FAKE_FLIGHT);
-    fake_ensure((r->op != BLOCK_READ && r->op != BLOCK_WRITE) || (sum == r->len && r->len));
+    ensure(r->offset % BLOCK_SECTOR == 0 && r->len % BLOCK_SECTOR == 0 && b->flights < FAKE_FLIGHT);
+    ensure((r->op != BLOCK_READ && r->op != BLOCK_WRITE) || (sum == r->len && r->len));
     b->flight[b->flights++] = r;
 }
 
