@@ -307,16 +307,10 @@ static void strip_tag(struct arriving *a)
 /* The head in a copy that may be edited, padded to what a wire carries; then the rest. */
 static void begin(struct arriving *a, const struct iovec *frame, unsigned iovs)
 {
-    size_t skip = NET_HEAD_MAX;
     *a = (struct arriving){.len = max_u64(net_iov_len(frame, iovs), ETH_MIN)};
     a->have = max_u64(net_gather(frame, iovs, a->head, NET_HEAD_MAX), ETH_MIN);
-    a->iov[a->iovs++] = (struct iovec){a->head, a->have};
-    for (unsigned i = 0; i < iovs; i++) {
-        size_t cut = min_u64(skip, frame[i].iov_len);
-        skip -= cut;
-        if (frame[i].iov_len > cut)
-            a->iov[a->iovs++] = (struct iovec){(uint8_t *)frame[i].iov_base + cut, frame[i].iov_len - cut};
-    }
+    a->iov[0] = (struct iovec){a->head, a->have};
+    a->iovs = 1 + net_iov_skip(frame, iovs, NET_HEAD_MAX, a->iov + 1);
 }
 
 /* What the guest is to see of the frame: its CRC if it wants that, the tag in it or beside it. */

@@ -111,16 +111,8 @@ static bool edits_head(struct e1000e *n, const struct e1k_frame *f, const struct
 /* The frame's pieces with `h` instead of its first bytes. */
 static unsigned with_head(const struct e1k_frame *f, struct head *h, struct iovec *out)
 {
-    size_t skip = h->taken;
-    unsigned m = 0;
-    out[m++] = (struct iovec){h->bytes, h->len};
-    for (unsigned i = 0; i < f->iovs; i++) {
-        size_t cut = min_u64(skip, f->iov[i].iov_len);
-        skip -= cut;
-        if (f->iov[i].iov_len > cut)
-            out[m++] = (struct iovec){(uint8_t *)f->iov[i].iov_base + cut, f->iov[i].iov_len - cut};
-    }
-    return m;
+    out[0] = (struct iovec){h->bytes, h->len};
+    return 1 + net_iov_skip(f->iov, f->iovs, h->taken, out + 1);
 }
 
 /* `h` as long as what it replaces. */

@@ -24,6 +24,18 @@ static inline size_t net_gather(const struct iovec *iov, unsigned n, uint8_t *to
     }
     return got;
 }
+/* The pieces behind the first `skip` bytes, at most `n` of them; returns how many. */
+static inline unsigned net_iov_skip(const struct iovec *iov, unsigned n, size_t skip, struct iovec *out)
+{
+    unsigned m = 0;
+    for (unsigned i = 0; i < n; i++) {
+        size_t cut = min_u64(skip, iov[i].iov_len);
+        skip -= cut;
+        if (iov[i].iov_len > cut)
+            out[m++] = (struct iovec){(uint8_t *)iov[i].iov_base + cut, iov[i].iov_len - cut};
+    }
+    return m;
+}
 
 /* Network byte order. */
 static inline uint16_t get16be(const void *p)

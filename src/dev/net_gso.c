@@ -135,20 +135,6 @@ static uint16_t finish_sum(uint64_t sum)
     return s ? s : 0xffff;
 }
 
-/* `iov` with its first `skip` bytes replaced by `head`, into out[n + 1]. */
-static unsigned with_head(const struct iovec *iov, unsigned n, void *head, size_t skip, struct iovec *out)
-{
-    unsigned m = 0;
-    out[m++] = (struct iovec){head, skip};
-    for (unsigned i = 0; i < n; i++) {
-        size_t cut = min_u64(skip, iov[i].iov_len);
-        skip -= cut;
-        if (iov[i].iov_len > cut)
-            out[m++] = (struct iovec){(uint8_t *)iov[i].iov_base + cut, iov[i].iov_len - cut};
-    }
-    return m;
-}
-
 static bool complete_sum(const struct net_hdr *h, const struct iovec *frame, unsigned iovs, size_t len, net_emit *emit,
                          void *opaque)
 {
@@ -156,7 +142,8 @@ static bool complete_sum(const struct net_hdr *h, const struct iovec *frame, uns
     struct iovec out[NET_IOVS + 1];
     size_t end = (size_t)h->csum_start + h->csum_offset + 2;
     net_gather(frame, iovs, head, end);
-    unsigned n = with_head(frame, iovs, head, end, out);
+    out[0] = (struct iovec){head, end};
+    unsigned n = 1 + net_iov_skip(frame, iovs, end, out + 1);
     st16(head + end - 2, finish_sum(net_sum_iov(out, n, h->csum_start, len - h->csum_start)));
     emit(opaque, out, n, len);
     return true;
