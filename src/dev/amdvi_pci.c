@@ -8,7 +8,7 @@
 
 /* The capability block. 48882, "IOMMU Capability Block Registers". */
 enum {
-    CAP_HEADER = 0x40,
+    CAP_HEADER = AMDVI_PCI_CAPABILITY,
     CAP_BASE_LOW = 0x44,
     CAP_BASE_HIGH = 0x48,
     CAP_RANGE = 0x4c,
@@ -24,20 +24,13 @@ enum {
 #define MISC_GVA_48    (2u << 5)
 #define MISC_PA(bits)  ((uint32_t)(bits) << 8)
 #define MISC_VA(bits)  ((uint32_t)(bits) << 15)
-
-/* PCI Local Bus 3.0, 6.8.1 "MSI Capability Structure". */
-#define MSI_CONTROL (CAP_MSI + 2)
-#define MSI_ADDR    (CAP_MSI + 4)
-#define MSI_DATA    (CAP_MSI + 12)
-#define MSI_END     (CAP_MSI + 14)
-#define MSI_ENABLE  0x0001u
-#define MSI_64BIT   0x0080u
+#define MSI_END        (CAP_MSI + PCI_MSI_DATA + 2)
 
 static void push_msi(struct amdvi_pci *p)
 {
     const uint8_t *c = p->func.config;
-    amdvi_set_msi(p->unit, ld16(c + MSI_CONTROL) & MSI_ENABLE,
-                  (struct msi_msg){ld64(c + MSI_ADDR), ld16(c + MSI_DATA)});
+    amdvi_set_msi(p->unit, ld16(c + CAP_MSI + PCI_MSI_CTL) & PCI_MSI_ENABLE,
+                  (struct msi_msg){ld64(c + CAP_MSI + PCI_MSI_ADDR), ld16(c + CAP_MSI + PCI_MSI_DATA)});
 }
 
 static void config_written(struct pci_func *f, unsigned off, unsigned size)
@@ -48,14 +41,15 @@ static void config_written(struct pci_func *f, unsigned off, unsigned size)
 
 static const struct pci_func_ops ops = {.config_written = config_written};
 
-/* One vector without a mask bit, at the place the capability block names. */
+/* One vector without a mask bit, at the place the capability block names. PCI Local Bus 3.0, 6.8.1 "MSI Capability
+ * Structure". */
 static void setup_msi(struct pci_func *f)
 {
     pci_func_add_cap(f, PCI_CAP_MSI, MSI_END - CAP_MSI);
-    st16(f->config + MSI_CONTROL, MSI_64BIT);
-    st16(f->wmask + MSI_CONTROL, MSI_ENABLE);
-    st64(f->wmask + MSI_ADDR, ~UINT64_C(3));
-    st16(f->wmask + MSI_DATA, 0xffff);
+    st16(f->config + CAP_MSI + PCI_MSI_CTL, PCI_MSI_64BIT);
+    st16(f->wmask + CAP_MSI + PCI_MSI_CTL, PCI_MSI_ENABLE);
+    st64(f->wmask + CAP_MSI + PCI_MSI_ADDR, ~UINT64_C(3));
+    st16(f->wmask + CAP_MSI + PCI_MSI_DATA, 0xffff);
 }
 
 static void setup(struct amdvi_pci *p)

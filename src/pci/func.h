@@ -38,6 +38,11 @@ enum pci_status { PCI_STS_INTX = 0x08, PCI_STS_CAPABILITIES = 0x10 };
 
 enum pci_cap_id { PCI_CAP_MSI = 0x05, PCI_CAP_VENDOR = 0x09, PCI_CAP_EXPRESS = 0x10, PCI_CAP_MSIX = 0x11 };
 
+/* Offsets in an MSI capability with 64-bit addresses, and bits of its control word. PCI Express Base 5.0, 7.7.1 "MSI
+ * Capability Structures". */
+enum pci_msi_reg { PCI_MSI_CTL = 2, PCI_MSI_ADDR = 4, PCI_MSI_DATA = 12 };
+enum pci_msi_ctl { PCI_MSI_ENABLE = 0x0001, PCI_MSI_64BIT = 0x0080 };
+
 /* Device/port types of the PCI Express capability. */
 enum pci_express_type { PCI_EXP_ENDPOINT = 0, PCI_EXP_ROOT_PORT = 4, PCI_EXP_ROOT_ENDPOINT = 9 };
 

@@ -13,12 +13,10 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#define CTL_ENABLE   0x0001u
 #define CTL_MME      0x0070u
-#define CTL_64BIT    0x0080u
 #define CTL_MASKABLE 0x0100u
 
-enum { MSI_CTL = 2, MSI_ADDR = 4, MSI_DATA = 12, MSI_MASK = 16, MSI_PENDING = 20, MSI_LEN = 24 };
+enum { MSI_MASK = 16, MSI_PENDING = 20, MSI_LEN = 24 };
 
 struct pci_msi {
     uint8_t cap;                    /* (c) */
@@ -39,10 +37,10 @@ int pci_func_add_msi(struct pci_func *f, unsigned vectors, struct err *e)
     uint32_t all = (uint32_t)(BIT(vectors) - 1);
     m->cap = (uint8_t)at;
     m->log2 = (uint8_t)__builtin_ctz(vectors);
-    st16(f->config + at + MSI_CTL, (uint16_t)(CTL_64BIT | CTL_MASKABLE | m->log2 << 1));
-    st16(f->wmask + at + MSI_CTL, CTL_ENABLE | CTL_MME);
-    st64(f->wmask + at + MSI_ADDR, ~UINT64_C(3));
-    st16(f->wmask + at + MSI_DATA, 0xffff);
+    st16(f->config + at + PCI_MSI_CTL, (uint16_t)(PCI_MSI_64BIT | CTL_MASKABLE | m->log2 << 1));
+    st16(f->wmask + at + PCI_MSI_CTL, PCI_MSI_ENABLE | CTL_MME);
+    st64(f->wmask + at + PCI_MSI_ADDR, ~UINT64_C(3));
+    st16(f->wmask + at + PCI_MSI_DATA, 0xffff);
     st32(f->wmask + at + MSI_MASK, all);
     f->msi = m;
     return 0;
@@ -58,7 +56,7 @@ static unsigned enabled_log2(const struct pci_msi *m, uint16_t ctl)
 
 bool pci_msi_on(const struct pci_func *f)
 {
-    return f->msi && atomic_load_explicit(&f->msi->ctl, memory_order_acquire) & CTL_ENABLE;
+    return f->msi && atomic_load_explicit(&f->msi->ctl, memory_order_acquire) & PCI_MSI_ENABLE;
 }
 
 unsigned pci_msi_vectors(const struct pci_func *f)
@@ -68,7 +66,7 @@ unsigned pci_msi_vectors(const struct pci_func *f)
 
 static bool open(struct pci_msi *m, unsigned v)
 {
-    return atomic_load(&m->ctl) & CTL_ENABLE && !(atomic_load(&m->mask) & 1u << v);
+    return atomic_load(&m->ctl) & PCI_MSI_ENABLE && !(atomic_load(&m->mask) & 1u << v);
 }
 
 static void send(struct pci_func *f, unsigned v)
@@ -120,14 +118,14 @@ static void publish(struct pci_func *f)
 {
     struct pci_msi *m = f->msi;
     const uint8_t *c = f->config + m->cap;
-    bool closes = (atomic_load(&m->ctl) & CTL_ENABLE && !(ld16(c + MSI_CTL) & CTL_ENABLE)) ||
+    bool closes = (atomic_load(&m->ctl) & PCI_MSI_ENABLE && !(ld16(c + PCI_MSI_CTL) & PCI_MSI_ENABLE)) ||
                   ld32(c + MSI_MASK) & ~atomic_load(&m->mask);
-    atomic_store(&m->ctl, ld16(c + MSI_CTL));
+    atomic_store(&m->ctl, ld16(c + PCI_MSI_CTL));
     atomic_store(&m->mask, ld32(c + MSI_MASK));
     while (closes && atomic_load(&m->busy))
         sched_yield();
-    atomic_store(&m->addr, ld64(c + MSI_ADDR));
-    atomic_store(&m->data, ld16(c + MSI_DATA));
+    atomic_store(&m->addr, ld64(c + PCI_MSI_ADDR));
+    atomic_store(&m->data, ld16(c + PCI_MSI_DATA));
 }
 
 bool pci_msi_written(struct pci_func *f, unsigned off, unsigned size)

@@ -17,6 +17,13 @@ static struct vm_device *find_device(const struct vm_devices *d, enum vm_device_
     return v;
 }
 
+static void name_kind(struct names *s, const struct vm_devices *d, enum vm_device_kind kind)
+{
+    for (const struct vm_device *v = d->devices; v; v = v->next)
+        if (v->kind == kind)
+            resolve_name(s, v->id);
+}
+
 /* q35's own controller: what is at its address, or what was made for a disk. */
 static struct vm_device *own_ahci(struct vm_devices *d)
 {
@@ -103,17 +110,6 @@ static int place_ide_disk(struct vm_devices *d, struct vm_device *v, struct err 
     return 0;
 }
 
-/* Disks with a bus= first: the others take what is left. */
-static int place_ide_disks(struct vm_devices *d, struct err *e)
-{
-    int rc = 0;
-    for (unsigned pass = 0; pass < 2; pass++)
-        for (struct vm_device *v = d->devices; v && !rc; v = v->next)
-            if (v->kind == VM_DEVICE_IDE_HD && (v->bus == NULL) == pass)
-                rc = place_ide_disk(d, v, e);
-    return rc;
-}
-
 /* The virtio-serial-pci a console port goes to: "ID.0", or the first. */
 static int place_console(struct vm_devices *d, struct vm_device *v, struct err *e)
 {
@@ -121,9 +117,7 @@ static int place_console(struct vm_devices *d, struct vm_device *v, struct err *
     char id[64];
     snprintf(id, sizeof id, "%.*s", v->bus ? (int)strcspn(v->bus, ".") : 0, v->bus ? v->bus : "");
     v->parent = find_device(d, VM_DEVICE_VIRTIO_SERIAL, v->bus ? id : NULL);
-    for (const struct vm_device *p = d->devices; p; p = p->next)
-        if (p->kind == VM_DEVICE_VIRTIO_SERIAL)
-            resolve_name(&s, p->id);
+    name_kind(&s, d, VM_DEVICE_VIRTIO_SERIAL);
     if (!v->parent && !v->bus)
         return err_set(e, -EINVAL, "%s: it is a port of a controller: add -device virtio-serial-pci", v->option);
     if (!v->parent)
@@ -143,13 +137,20 @@ static int place_console(struct vm_devices *d, struct vm_device *v, struct err *
     return 0;
 }
 
-static int place_consoles(struct vm_devices *d, struct err *e)
+static bool says_where(const struct vm_device *v)
+{
+    return v->kind == VM_DEVICE_IDE_HD ? v->bus != NULL : v->nr != VM_ANY;
+}
+
+/* Those that say where they want to be first: the others take what is left. */
+static int place_kind(struct vm_devices *d, enum vm_device_kind kind,
+                      int (*place)(struct vm_devices *d, struct vm_device *v, struct err *e), struct err *e)
 {
     int rc = 0;
     for (unsigned pass = 0; pass < 2; pass++)
         for (struct vm_device *v = d->devices; v && !rc; v = v->next)
-            if (v->kind == VM_DEVICE_VIRTCONSOLE && (v->nr == VM_ANY) == pass)
-                rc = place_console(d, v, e);
+            if (v->kind == kind && says_where(v) == !pass)
+                rc = place(d, v, e);
     return rc;
 }
 
@@ -162,9 +163,7 @@ static int find_bus(struct vm_devices *d, struct vm_device *v, struct err *e)
         return 0;
     v->parent = find_device(d, VM_DEVICE_ROOT_PORT, v->bus);
     resolve_name(&s, "pcie.0");
-    for (const struct vm_device *p = d->devices; p; p = p->next)
-        if (p->kind == VM_DEVICE_ROOT_PORT)
-            resolve_name(&s, p->id);
+    name_kind(&s, d, VM_DEVICE_ROOT_PORT);
     if (!v->parent)
         return resolve_unknown(v, "bus", v->bus, &s, "", e);
     if (v->kind == VM_DEVICE_ROOT_PORT)
@@ -286,8 +285,8 @@ static int number_slots(struct vm_devices *d, struct err *e)
 
 int config_devices_place(struct vm_config *c, struct err *e)
 {
-    int rc = place_ide_disks(&c->dev, e);
-    if (rc || (rc = place_consoles(&c->dev, e)) || (rc = place_functions(c, e)))
+    int rc = place_kind(&c->dev, VM_DEVICE_IDE_HD, place_ide_disk, e);
+    if (rc || (rc = place_kind(&c->dev, VM_DEVICE_VIRTCONSOLE, place_console, e)) || (rc = place_functions(c, e)))
         return rc;
     return number_slots(&c->dev, e);
 }
