@@ -182,6 +182,12 @@ void net_lost(struct net *n)
     net_drop(n);
 }
 
+void net_moved(struct net *n)
+{
+    if (n->plugged && n->peer.moved)
+        n->peer.moved(n->peer.opaque);
+}
+
 void net_set_peer(struct net *n, const struct net_peer *peer)
 {
     n->plugged = peer != NULL;

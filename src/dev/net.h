@@ -34,6 +34,9 @@ struct net_peer {
     /* A frame for the guest; `hdr` NULL: nothing is offloaded. False: there is no room now, the frame is not taken;
      * net_resume() asks for it again. */
     bool (*receive)(void *opaque, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs);
+    /* Who is at the other end is another now, and knows none of the guest's addresses. NULL: the card has no way to say
+     * so. */
+    void (*moved)(void *opaque);
     void *opaque;
     unsigned offloads; /* enum net_offload the guest takes in received frames */
 };

@@ -43,6 +43,8 @@ int net_socket_open(const struct net_config *c, struct net **out, struct err *e)
 /* A frame for the guest. `hdr` NULL: complete; else what the peer can't take of it is done here. False: no room, it is
  * not taken, and resume() will be called. Without a peer, and if it is malformed, it is taken and lost. */
 bool net_deliver(struct net *n, const struct net_hdr *hdr, const struct iovec *frame, unsigned iovs, size_t len);
+/* The cable leads to somebody else from now on. */
+void net_moved(struct net *n);
 /* One line to the notes. */
 void net_note(struct net *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -88,6 +88,7 @@ static void peer_there(struct net_socket *s)
         net_note(&s->n, "the machine at %s is there", s->name);
     s->complained = false;
     watch_as_needed(s);
+    net_moved(&s->n);
 }
 
 static void try_connect(void *opaque)

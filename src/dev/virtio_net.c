@@ -317,9 +317,14 @@ static void serve(struct virtio *v, struct virtq *q)
         serve_receive(n, q);
 }
 
+static void moved(void *opaque)
+{
+    virtio_net_announce(opaque);
+}
+
 void vnet_plug(struct virtio_net *n)
 {
-    struct net_peer p = {.receive = receive, .opaque = n, .offloads = n->offloads};
+    struct net_peer p = {.receive = receive, .moved = moved, .opaque = n, .offloads = n->offloads};
     net_set_peer(n->net, &p);
 }
 

@@ -32,8 +32,8 @@ void virtio_net_reset(struct virtio_net *n);
 void virtio_net_destroy(struct virtio_net *n);
 
 /* ---- any thread (inside the epoch) ---- */
-/* Ask the guest to make its addresses known on the wire: the machine has moved. 5.1.6.5.4 "Gratuitous Packet Sending".
- */
+/* Ask the guest to make its addresses known on the wire, as the device does when the cable leads to somebody else.
+ * 5.1.6.5.4 "Gratuitous Packet Sending". */
 void virtio_net_announce(struct virtio_net *n);
 
 #endif

@@ -25,7 +25,7 @@ static bool receive(void *opaque, const struct net_hdr *h, const struct iovec *i
 
 static void plug(struct box *b, unsigned offloads)
 {
-    struct net_peer p = {receive, b, offloads};
+    struct net_peer p = {.receive = receive, .opaque = b, .offloads = offloads};
     net_set_peer(b->net, &p);
 }
 

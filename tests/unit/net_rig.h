@@ -49,7 +49,7 @@ struct card {
     pthread_mutex_t lock;
     pthread_cond_t came;
     struct rig_frame *first, **last;
-    unsigned count, refusals;
+    unsigned count, refusals, moves;
     unsigned room; /* frames it takes before it refuses */
 };
 
@@ -83,10 +83,26 @@ static inline bool card_receive(void *opaque, const struct net_hdr *hdr, const s
     return taken;
 }
 
+static inline void card_moved(void *opaque)
+{
+    struct card *c = opaque;
+    pthread_mutex_lock(&c->lock);
+    c->moves++;
+    pthread_mutex_unlock(&c->lock);
+}
+
+static inline unsigned card_moves(struct card *c)
+{
+    pthread_mutex_lock(&c->lock);
+    unsigned n = c->moves;
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
 static inline void card_plug_here(void *opaque)
 {
     struct card *c = opaque;
-    struct net_peer p = {card_receive, c, c->offloads};
+    struct net_peer p = {.receive = card_receive, .moved = card_moved, .opaque = c, .offloads = c->offloads};
     net_set_peer(c->net, &p);
 }
 

@@ -217,6 +217,7 @@ static void nonsense_drops_the_peer(void **state)
         uint32_t be = htonl(lengths[i]);
         put_frame(fd, frame, sizeof frame);
         free(card_take(&m.card));
+        assert_int_equal(card_moves(&m.card), i + 1);
         write_all(fd, &be, 4);
         expect_eof(fd);
     }
@@ -253,7 +254,7 @@ static void guest_without_room(void **state)
     node_fini(&m);
 }
 
-/* Who connects comes back when the other side does. */
+/* Who connects comes back when the other side does, and each time the card is told. */
 static void comes_back(void **state)
 {
     struct node m;
@@ -274,6 +275,7 @@ static void comes_back(void **state)
         assert_true(fd >= 0);
         put_frame(fd, frame, sizeof frame);
         free(card_take(&m.card));
+        assert_true(card_moves(&m.card) >= i && card_moves(&m.card) <= i + 1); /* the first may come before the card */
         close(fd);
     }
     close(l);

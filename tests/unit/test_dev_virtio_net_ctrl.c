@@ -132,6 +132,11 @@ static void own_address(void **state)
     card_fini(&t);
 }
 
+static void move_here(void *opaque)
+{
+    net_moved(opaque);
+}
+
 static void announcement(void **state)
 {
     static struct card t;
@@ -144,6 +149,8 @@ static void announcement(void **state)
     assert_int_equal(vd_config(&t.d, 6, 2), 3);
     assert_int_equal(command(&t, 3, 0, NULL, 0), 0);
     assert_int_equal(vd_config(&t.d, 6, 2), 1);
+    ioloop_call(t.r.loop, move_here, &t.cable->n);
+    assert_int_equal(vd_config(&t.d, 6, 2), 3);
     card_fini(&t);
 }
 
