@@ -32,7 +32,7 @@ bench: build ## the benchmark table
 	@scripts/deps.sh boot
 	@scripts/bench.sh
 
-oracle: build ## COUNT random instructions against the host's CPU
+oracle: build ## COUNT random instructions, interpreted and translated, against the host's CPU
 	@scripts/oracle.sh
 
 nested: build ## the KVM engine under SVM inside QEMU: CPUS=16 at IDS=0,256-270

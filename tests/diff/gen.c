@@ -28,6 +28,7 @@ const char *group_name(unsigned number)
         "sse",
         "x87",
         "seq",
+        [G_MIX] = "mix",
         [GROUPS32 + G_ALU] = "alu32",
         [GROUPS32 + G_MOV] = "mov32",
         [GROUPS32 + G_SHIFT] = "shift32",
@@ -65,7 +66,7 @@ bool gen_supported(unsigned group)
     }
 }
 
-static void fill(struct gen *g, enum group group)
+void gen_fill(struct gen *g, enum group group)
 {
     struct test *t = g->t;
     for (unsigned i = 0; i < 16; i++)
@@ -91,7 +92,7 @@ static uint64_t pick_rip(struct gen *g, unsigned slot)
     return at + SLOT / 2 + rnd_n(&g->rng, 40);
 }
 
-static void restart(struct gen *g)
+void gen_restart(struct gen *g)
 {
     g->t->code_len = 0;
     g->t->insns = 0;
@@ -104,165 +105,89 @@ static void restart(struct gen *g)
 static bool try_single(struct gen *g, enum group group)
 {
     struct shape s;
-    restart(g);
-    fill(g, group);
+    gen_restart(g);
+    gen_fill(g, group);
     g->fault = one_in(&g->rng, 24);
     if (!insn_append(g, group, &s) || !values_settle(g, &s, 0))
         return false;
     return gen_judge(g->t);
 }
 
-/* ---- sequences ---- */
+/* ---- */
 
-static bool writes_kept(const struct shape *s, uint16_t keep)
+static bool starts_insn(const struct test *t, unsigned n, unsigned at)
 {
-    bool stack = s->in.op == OP_push || s->in.op == OP_pop || s->in.op == OP_pushf;
-    for (unsigned i = 0; i < s->z.operand_count; i++) {
-        const ZydisDecodedOperand *o = &s->ops[i];
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        ZydisRegister r = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->reg.value);
-        if (ZydisRegisterGetClass(r) != ZYDIS_REGCLASS_GPR64)
-            continue;
-        if (stack && r == ZYDIS_REGISTER_RSP && o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
-            continue;
-        if (keep >> ZydisRegisterGetId(r) & 1)
-            return true;
-    }
+    for (unsigned i = 0; i < n; at -= t->insn_len[i++])
+        if (!at || at < t->insn_len[i])
+            return !at;
     return false;
 }
 
-static bool fits_sequence(const struct gen *g, const struct shape *s)
+/* How often the loop around the `n` instructions so far runs whose last step is `in`, the one before it `count`. 0: not
+ * a loop that ends. */
+static uint64_t loop_rounds(const struct test *t, const struct insn *in, const struct insn *count)
 {
-    const struct seq *q = g->seq;
-    const struct insn *in = &s->in;
-    if (!s->known || writes_kept(s, q->keep))
-        return false;
-    if (in->flags & INSN_MEM &&
-        (in->base != q->ptr || in->addrsize != (g->mode == CODE64 ? 8 : 4) || in->seg == SEG_GS))
-        return false;
-    switch (in->op) {
-    case OP_ud:
-    case OP_popf:
-    case OP_leave:
-    case OP_enter:
-    case OP_clflush:
-    case OP_xlat:
-        return false;
-    case OP_bt:
-    case OP_bts:
-    case OP_btr:
-    case OP_btc:
-        return !(in->flags & INSN_MEM && in->src.kind == OPND_REG);
-    default:
-        return true;
-    }
+    if (in->op == OP_loop)
+        return t->gpr[RCX];
+    bool down = count->op == OP_dec || (count->op == OP_sub && count->src.kind == OPND_IMM && count->imm == 1);
+    if (in->op != OP_jcc || (in->opcode & 15) != 5 || !down || count->dst.kind != OPND_REG || count->dst.reg > 15)
+        return 0;
+    return t->gpr[count->dst.reg] & size_mask(count->opsize);
 }
 
-/* A forward conditional jump over the next instructions; its distance is filled in when they are known. */
-static bool append_jcc(struct gen *g, unsigned *patch_at)
+struct judge {
+    uint64_t undefined;
+    struct insn before; /* the instruction before */
+    unsigned n, skip;   /* instructions so far; where the farthest forward jump leads */
+    bool looped;
+};
+
+/* A jump back. One loop, which ends, which nothing jumps into the end of, and which starts anew with every flag
+ * defined: so one pass over the code sees all there is. */
+static bool judge_loop(struct judge *j, const struct test *t, const struct insn *in, unsigned end)
 {
-    struct test *t = g->t;
-    struct shape s;
-    if (t->code_len + 2 > CODE_MAX - 16)
-        return false;
-    uint8_t *p = t->code + t->code_len;
-    p[0] = 0x70 | (uint8_t)rnd_n(&g->rng, 16);
-    p[1] = 0;
-    if (!shape_decode(g->mode, p, 2, &s) || insn_undefined(&s, t, g->seq->undefined, false) == UINT64_MAX)
-        return false;
-    t->insn_len[t->insns++] = 2;
-    t->code_len += 2;
-    *patch_at = t->code_len - 1;
+    uint64_t rounds = loop_rounds(t, in, &j->before);
+    unsigned last_step = end - in->len - (in->op == OP_jcc ? j->before.len : 0);
+    bool ends = rounds && rounds <= MAX_ROUNDS && !j->looped && j->skip <= last_step;
+    j->looped = true;
+    return ends && !j->undefined && starts_insn(t, j->n, end + (unsigned)in->imm);
+}
+
+static bool judge_jump(struct judge *j, const struct test *t, const struct insn *in, unsigned end)
+{
+    uint64_t target = end + in->imm;
+    if ((int64_t)in->imm < 0)
+        return (t->group & (GROUPS32 - 1)) == G_BRANCH || judge_loop(j, t, in, end);
+    if (in->op == OP_jcc && target > j->skip && target <= t->code_len)
+        j->skip = (unsigned)target;
     return true;
 }
 
-static bool append_to_sequence(struct gen *g)
-{
-    static const uint8_t groups[] = {G_ALU,   G_ALU, G_ALU,    G_MOV,       G_MOV,    G_MOV,
-                                     G_SHIFT, G_BIT, G_MULDIV, G_STACK_OPS, G_ATOMIC, G_MISC};
-    struct test *t = g->t;
-    struct shape s;
-    unsigned at = t->code_len;
-    if (!insn_append(g, groups[rnd_n(&g->rng, ARRAY_SIZE(groups))], &s))
-        return false;
-    uint64_t undefined = insn_undefined(&s, t, g->seq->undefined, false);
-    if (fits_sequence(g, &s) && shift_ok(g, &s) && undefined != UINT64_MAX) {
-        g->seq->undefined = undefined | (at < g->seq->fixed_until ? g->seq->undefined : 0);
-        return true;
-    }
-    t->code_len = at;
-    t->insns--;
-    return false;
-}
-
-static void seq_registers(struct gen *g, struct seq *q)
-{
-    struct test *t = g->t;
-    unsigned regs = g->mode == CODE64 ? 16 : 8;
-    q->ptr = (uint8_t)rnd_n(&g->rng, regs);
-    do
-        q->index = (uint8_t)rnd_n(&g->rng, regs);
-    while (q->index == q->ptr || q->index == RSP);
-    q->keep = (uint16_t)(1u << q->ptr | 1u << q->index | 1u << RSP);
-    t->gpr[RSP] = WINDOW_VA + 200 + rnd_n(&g->rng, 100);
-    t->gpr[q->ptr] = WINDOW_VA + 100 + rnd_n(&g->rng, 250);
-    t->gpr[q->index] = rnd_n(&g->rng, 8);
-}
-
-static bool try_sequence(struct gen *g)
-{
-    struct seq q = {.undefined = 0};
-    struct test *t = g->t;
-    unsigned want = 2 + rnd_n(&g->rng, MAX_INSNS - 3), patch_at = 0;
-    restart(g);
-    fill(g, G_SEQ);
-    g->fault = false;
-    g->seq = &q;
-    seq_registers(g, &q);
-    for (unsigned tries = 0; t->insns < want && tries < 60; tries++) {
-        if (!patch_at && one_in(&g->rng, 8) && append_jcc(g, &patch_at)) {
-            q.fixed_until = CODE_MAX;
-            continue;
-        }
-        if (append_to_sequence(g) && patch_at && one_in(&g->rng, 2)) {
-            t->code[patch_at] = (uint8_t)(t->code_len - patch_at - 1);
-            q.fixed_until = patch_at = 0;
-        }
-    }
-    if (patch_at)
-        t->code[patch_at] = (uint8_t)(t->code_len - patch_at - 1);
-    g->seq = NULL;
-    return t->insns > 1 && gen_judge(t);
-}
-
-/* ---- */
-
-/* Only forward jumps within the code occur, so one pass sees every path; flags undefined on any path count. */
+/* Other jumps go forward, so one pass sees every path; flags undefined on any path count. */
 bool gen_judge(struct test *t)
 {
-    uint64_t undefined = 0;
-    unsigned skip = 0, n = 0;
+    struct judge j = {.n = 0};
     t->undefined_mid = 0;
-    for (unsigned at = 0; at < t->code_len; n++) {
+    for (unsigned at = 0; at < t->code_len; j.n++) {
         struct shape s;
-        if (n == MAX_INSNS || !shape_decode(code_mode(t->kind), t->code + at, t->code_len - at, &s))
+        if (j.n == MAX_INSNS || !shape_decode(code_mode(t->kind), t->code + at, t->code_len - at, &s))
             return false;
-        t->insn_len[n] = s.in.len;
-        uint64_t after = insn_undefined(&s, t, undefined, t->code_len == s.in.len);
+        t->insn_len[j.n] = s.in.len;
+        uint64_t after = insn_undefined(&s, t, j.undefined, t->code_len == s.in.len);
         if (after == UINT64_MAX)
             return false;
-        t->undefined_mid |= undefined;
+        t->undefined_mid |= j.undefined;
         if (s.in.op == OP_cmps || s.in.op == OP_scas) /* SDM 2, "REP": as before on a fault; AMD's CPUs differ */
             t->undefined_mid |= FLAG_BITS;
-        undefined = after | (at < skip ? undefined : 0);
+        j.undefined = after | (at < j.skip ? j.undefined : 0);
         at += s.in.len;
-        if (s.in.op == OP_jcc && at + s.in.imm > skip && at + s.in.imm <= t->code_len)
-            skip = at + (unsigned)s.in.imm;
+        if ((s.in.op == OP_jcc || s.in.op == OP_loop) && !judge_jump(&j, t, &s.in, at))
+            return false;
+        j.before = s.in;
     }
-    t->insns = (uint8_t)n;
-    t->undefined = undefined;
-    return n > 0;
+    t->insns = (uint8_t)j.n;
+    t->undefined = j.undefined;
+    return j.n > 0;
 }
 
 void gen_test(struct test *t, unsigned group, uint64_t seed, unsigned slot)
@@ -272,6 +197,6 @@ void gen_test(struct test *t, unsigned group, uint64_t seed, unsigned slot)
     t->group = (uint8_t)group;
     t->seed = seed;
     t->rip = pick_rip(&g, slot);
-    while (!(base == G_SEQ ? try_sequence(&g) : try_single(&g, base)))
+    while (!(base == G_SEQ ? seq_try(&g) : base == G_MIX ? mix_try(&g) : try_single(&g, base)))
         ;
 }

@@ -39,6 +39,10 @@ struct seq {
     uint8_t ptr, index;   /* the only registers memory operands may be made of */
     uint64_t undefined;   /* flags undefined so far */
     unsigned fixed_until; /* offset up to which a jump may skip: nothing is certainly defined before it */
+    /* G_MIX */
+    bool mix, sse;       /* operands may be made of RSP, too; SSE instructions are welcome */
+    bool wild;           /* the pointer is at the end of the canonical addresses */
+    unsigned stack_left; /* how many more may move RSP */
 };
 
 struct gen {
@@ -50,12 +54,24 @@ struct gen {
     struct seq *seq; /* NULL: a single instruction */
 };
 
+/* ---- gen.c ---- */
+void gen_restart(struct gen *g);
+/* Random registers, flags and memory. */
+void gen_fill(struct gen *g, enum group group);
+
+/* ---- gen_seq.c ---- */
+/* False: try again. */
+bool seq_try(struct gen *g);
+bool mix_try(struct gen *g);
+
 /* ---- gen_insn.c ---- */
 void shapes_init(void);
 bool shape_decode(unsigned mode, const uint8_t *code, unsigned avail, struct shape *s);
 enum group shape_group(const struct shape *s);
 /* Append a random instruction of `group` to the test's code. False: try again. */
 bool insn_append(struct gen *g, enum group group, struct shape *s);
+/* The same, of one operation of the group. */
+bool insn_append_op(struct gen *g, enum group group, unsigned op, struct shape *s);
 /* Flags undefined after it, given those before; UINT64_MAX: it depends on an undefined one. */
 uint64_t insn_undefined(const struct shape *s, const struct test *t, uint64_t before, bool single);
 

@@ -379,13 +379,14 @@ static void prefixes(struct gen *g, struct emit *e, const struct tmpl *m, enum g
 static void seq_modrm(struct gen *g, struct emit *e, const struct tmpl *m, unsigned *rex)
 {
     const struct seq *q = g->seq;
+    unsigned ptr = q->mix && one_in(&g->rng, 4) ? RSP : q->ptr;
     *rex &= ~3u;
-    *rex |= q->ptr >> 3 | (q->index >> 3) << 1;
-    if (one_in(&g->rng, 2) || (q->ptr & 7) == RSP) {
+    *rex |= ptr >> 3 | (q->index >> 3) << 1;
+    if (one_in(&g->rng, 2) || (ptr & 7) == RSP) {
         byte(e, 0x44 | m->reg << 3);
-        byte(e, (rnd_n(&g->rng, 4) << 6) | (q->index & 7) << 3 | (q->ptr & 7));
+        byte(e, (rnd_n(&g->rng, 4) << 6) | (q->index & 7) << 3 | (ptr & 7));
     } else {
-        byte(e, 0x40 | m->reg << 3 | (q->ptr & 7));
+        byte(e, 0x40 | m->reg << 3 | (ptr & 7));
     }
     byte(e, rnd_n(&g->rng, 64) - 32);
 }
@@ -409,7 +410,8 @@ static bool has_modrm(unsigned mode, const struct tmpl *m, unsigned pfx)
 
 static void emit(struct gen *g, struct emit *e, const struct tmpl *m, enum group group)
 {
-    unsigned rex = one_in(&g->rng, 4) || g->mode != CODE64 ? 0 : 0x40 | rnd_n(&g->rng, 16);
+    unsigned plain = g->seq && g->seq->mix ? 2 : 4; /* AH and its like need it */
+    unsigned rex = one_in(&g->rng, plain) || g->mode != CODE64 ? 0 : 0x40 | rnd_n(&g->rng, 16);
     bool modrm = has_modrm(g->mode, m, m->pfx);
     struct emit tail = {.n = 0};
     if (modrm && g->seq && !m->mod3)
@@ -429,15 +431,14 @@ static void emit(struct gen *g, struct emit *e, const struct tmpl *m, enum group
     st64(e->b + e->n + 8, rnd(&g->rng));
 }
 
-bool insn_append(struct gen *g, enum group group, struct shape *s)
+static bool append(struct gen *g, enum group group, const struct tmpls *l, struct shape *s)
 {
-    const struct ops *ops = &shapes()->by_group[g->mode][group];
     struct emit e = {.n = 0};
     struct test *t = g->t;
-    if (!ops->n)
-        return false;
-    const struct tmpls *l = &ops->v[rnd_n(&g->rng, ops->n)];
-    emit(g, &e, &l->v[rnd_n(&g->rng, l->n)], group);
+    const struct tmpl *m = &l->v[rnd_n(&g->rng, l->n)];
+    if (g->seq && g->seq->mix && m->pfx == 1 && group != G_SSE && !one_in(&g->rng, 3))
+        return false; /* or half of all operands would have 16 bits */
+    emit(g, &e, m, group);
     if (!shape_decode(g->mode, e.b, 15, s) || shape_group(s) != group || t->code_len + s->in.len > CODE_MAX)
         return false;
     if (!s->known && !one_in(&g->rng, 12))
@@ -448,6 +449,21 @@ bool insn_append(struct gen *g, enum group group, struct shape *s)
     t->insn_len[t->insns++] = s->in.len;
     t->code_len += s->in.len;
     return true;
+}
+
+bool insn_append(struct gen *g, enum group group, struct shape *s)
+{
+    const struct ops *ops = &shapes()->by_group[g->mode][group];
+    return ops->n && append(g, group, &ops->v[rnd_n(&g->rng, ops->n)], s);
+}
+
+bool insn_append_op(struct gen *g, enum group group, unsigned op, struct shape *s)
+{
+    const struct ops *ops = &shapes()->by_group[g->mode][group];
+    for (unsigned i = 0; i < ops->n; i++)
+        if (ops->v[i].op == op)
+            return append(g, group, &ops->v[i], s);
+    return false;
 }
 
 /* ---- flags ---- */

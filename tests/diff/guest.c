@@ -1,4 +1,4 @@
-/* Running tests in the interpreter: a machine of one vCPU with nothing but RAM, driven through engine_ops. */
+/* Running tests in the engine: a machine of one vCPU with nothing but RAM, driven through engine_ops. */
 #include "oracle.h"
 
 #include "cpu/cpuid.h"
@@ -95,7 +95,7 @@ static void start_state(struct cpu_state *s)
 
 /* ---- lifecycle ---- */
 
-static int engine_open(struct guest *g)
+static int engine_open(struct guest *g, uint32_t heat)
 {
     static const apic_id_t id = {7};
     struct err e = {.msg = ""};
@@ -110,14 +110,16 @@ static int engine_open(struct guest *g)
                               .pv = g->pv,
                               .clock = &g->clock,
                               .deterministic = true,
-                              .seed = 1};
+                              .seed = 1,
+                              .jit = heat != 0,
+                              .jit_heat = heat};
     int rc = g->ops->vm_create(&c, &g->vm, &e);
     if (rc)
         fprintf(stderr, "oracle: %s\n", e.msg);
     return rc;
 }
 
-int guest_open(struct guest **out)
+int guest_open(struct guest **out, uint32_t heat)
 {
     static const apic_id_t id = {7};
     struct err e = {.msg = ""};
@@ -145,7 +147,7 @@ int guest_open(struct guest **out)
     descriptor_tables(g);
     memcpy(ram_hva(&g->ram, G_KERNEL, 4096), guest_blob, (size_t)(guest_blob_end - guest_blob));
     *out = g;
-    return engine_open(g);
+    return engine_open(g, heat);
 }
 
 void guest_close(struct guest *g)

@@ -1,8 +1,9 @@
 /* oracle: random tests against the host's CPU.
  *
- *     oracle [-g GROUP] [-n COUNT] [-s SEED] [-j PROCESSES] [-o DIRECTORY]   COUNT tests of each group
- *     oracle FILE...                                                        replay of the corpus
+ *     oracle [-j] [-h HEAT] [-g GROUP] [-n COUNT] [-s SEED] [-p PROCESSES] [-o DIRECTORY]   COUNT tests of each group
+ *     oracle [-j] [-h HEAT] FILE...                                                        replay of the corpus
  *
+ * The engine interprets; with -j it translates every block before its first execution, with -h before execution HEAT.
  * Exit code 0: equal; 1: a difference; 2: usage or the host failed. The seed is printed; the same seed, group and count
  * make the same tests. A failing test is made smaller and, with -o, written to DIRECTORY.
  */
@@ -19,6 +20,7 @@ struct options {
     const char *group, *dir;
     uint64_t count, seed;
     unsigned jobs, show;
+    uint32_t heat; /* 0: interpret */
 };
 
 struct bench {
@@ -33,7 +35,7 @@ struct bench {
 static int bench_open(struct bench *b)
 {
     int rc = native_open(&b->native);
-    return rc ? rc : guest_open(&b->guest);
+    return rc ? rc : guest_open(&b->guest, b->o->heat);
 }
 
 static void bench_close(struct bench *b)
@@ -261,8 +263,8 @@ static int replay(const struct options *o, char **files, int n)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: oracle [-g GROUP] [-n COUNT] [-s SEED] [-j PROCESSES] [-o DIRECTORY]\n       oracle FILE...\n");
+    fprintf(stderr, "usage: oracle [-j] [-h HEAT] [-g GROUP] [-n COUNT] [-s SEED] [-p PROCESSES] [-o DIRECTORY]\n"
+                    "       oracle [-j] [-h HEAT] FILE...\n");
     return 2;
 }
 
@@ -278,7 +280,7 @@ int main(int argc, char **argv)
 {
     struct options o = {.count = 100000, .seed = (uint64_t)time(NULL) & 0xffffff, .jobs = 1, .show = 40};
     int c;
-    while ((c = getopt(argc, argv, "g:n:s:j:o:")) != -1) {
+    while ((c = getopt(argc, argv, "g:n:s:p:o:jh:")) != -1) {
         if (c == 'g')
             o.group = optarg;
         else if (c == 'n')
@@ -286,6 +288,10 @@ int main(int argc, char **argv)
         else if (c == 's')
             o.seed = strtoull(optarg, NULL, 0);
         else if (c == 'j')
+            o.heat = 1;
+        else if (c == 'h')
+            o.heat = (uint32_t)strtoul(optarg, NULL, 0);
+        else if (c == 'p')
             o.jobs = (unsigned)strtoul(optarg, NULL, 0);
         else if (c == 'o')
             o.dir = optarg;

@@ -35,6 +35,7 @@ enum group {
     G_X87,
     G_SEQ,
     G_BCD, /* what exists in 32-bit code only */
+    G_MIX, /* 64-bit code only */
     G_COUNT
 };
 
@@ -49,7 +50,7 @@ static inline unsigned code_mode(uint32_t kind)
 }
 
 enum { RF_CF_BIT = 1 };
-enum { DATA_LEN = WINDOW_LEN + TAIL_LEN, MAX_INSNS = 12, VEC_HANG = 255, VEC_DIED = 254 };
+enum { DATA_LEN = WINDOW_LEN + TAIL_LEN, MAX_INSNS = 12, MAX_ROUNDS = 4, VEC_HANG = 255, VEC_DIED = 254 };
 
 struct outcome {
     uint64_t gpr[16];
@@ -101,7 +102,8 @@ void native_wait(struct native *n);
 
 /* ---- guest.c ---- */
 struct guest;
-int guest_open(struct guest **out);
+/* `heat`: translate what has run so often (1: at once); 0: interpret. */
+int guest_open(struct guest **out, uint32_t heat);
 void guest_close(struct guest *g);
 /* Run `count` tests; outcomes go to `out`. */
 void guest_run(struct guest *g, const struct test *tests, unsigned count, struct result *out);
