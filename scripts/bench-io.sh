@@ -1,7 +1,8 @@
 #!/bin/sh
-# bench-io.sh: disks (virtio, AHCI) and networks (virtio, e1000e) of a guest with SMP (2) CPUs against QEMU's TCG: the same kernel, initramfs, images
-# (raw, cache=writeback) and user network, RUNS (3) boots of each in turn. Rows are the median of the seconds between the
-# guest's marks, by the host's clock; the ratio is QEMU's seconds by ours, so above 1 we are faster. QEMU=0: without it.
+# bench-io.sh: disks (virtio, AHCI) and networks (virtio, e1000e) of a guest with SMP (2) CPUs against QEMU's TCG: the same
+# kernel, initramfs, images (raw, cache=writeback) and user networks, RUNS (3) boots of each in turn. Rows are the median of
+# the seconds between the guest's marks, by the host's clock; the ratio is QEMU's seconds by ours, so above 1 we are faster.
+# QEMU=0: without it.
 # A KERNEL for clouds has no e1000e: those rows then say "none".
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
