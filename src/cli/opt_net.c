@@ -122,7 +122,7 @@ static int check_net(const struct vm_net *n, struct err *e)
         return err_set(e, -EINVAL, "%s: give either listen=[HOST]:PORT or connect=HOST:PORT", n->option);
     if (n->net.kind == NET_TAP && n->net.fd >= 0 && n->net.ifname)
         return err_set(e, -EINVAL, "%s: fd= is an open tap already: drop ifname=", n->option);
-    return 0;
+    return net_config_check(&n->net, e);
 }
 
 /* What is left in `k`, for the network `n` and perhaps its card. */

@@ -1,4 +1,4 @@
-#include "dev/net_priv.h"
+#include "dev/net_user_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -250,6 +250,12 @@ static int none_open(struct net **out, struct err *e)
 }
 
 /* ---- lifecycle ---- */
+
+int net_config_check(const struct net_config *c, struct err *e)
+{
+    struct user_setup s;
+    return c->kind == NET_USER ? net_user_setup(c, &s, e) : 0;
+}
 
 static int open_kind(const struct net_config *c, struct net **out, struct err *e)
 {

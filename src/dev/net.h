@@ -68,6 +68,11 @@ struct net_stats {
     uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, dropped;
 };
 
+/* ---- pure ---- */
+/* -EINVAL with one line if the options of this network contradict the form they have, as hostfwd=; nothing of the host
+ * is looked at. */
+int net_config_check(const struct net_config *c, struct err *e);
+
 /* ---- lifecycle ---- */
 /* -errno with one line naming what, where and the remedy (a port in use, no permission for the tap, ...). */
 int net_open(const struct net_config *c, struct ioloop *loop, struct net **out, struct err *e);

@@ -16,6 +16,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -549,6 +550,14 @@ static unsigned raise_fd_limit(void)
     return (unsigned)min_u64(SOCKETS_MAX, r.rlim_cur > 2 * SPARE_FDS ? r.rlim_cur - SPARE_FDS : r.rlim_cur / 2);
 }
 
+static int check_tftp(const char *dir, struct err *e)
+{
+    struct stat st;
+    if (!dir || (!stat(dir, &st) && S_ISDIR(st.st_mode)))
+        return 0;
+    return err_set(e, -ENOTDIR, "network user: tftp=%s is no directory: name the one with the guest's files", dir);
+}
+
 int net_user_open(const struct net_config *c, struct net **out, struct err *e)
 {
     struct net_user *u = calloc(1, sizeof *u);
@@ -563,6 +572,8 @@ int net_user_open(const struct net_config *c, struct net **out, struct err *e)
     u->filter = (struct user_filter){.restricted = c->restricted, .frags = net_user_frags_create()};
     int rc = u->setup && u->scratch && u->gro && u->filter.frags ? net_user_setup(c, u->setup, e)
                                                                  : err_set(e, -ENOMEM, "network user: no memory");
+    if (!rc)
+        rc = check_tftp(c->tftp, e);
     if (rc) {
         free_parts(u);
         free(u);

@@ -23,7 +23,7 @@ struct user_setup {
     unsigned forwards;
 };
 
-/* Read the options. -EINVAL with the option, what is wrong and how it should look. */
+/* Read the options, and nothing else. -EINVAL with the option, what is wrong and how it should look. */
 int net_user_setup(const struct net_config *c, struct user_setup *s, struct err *e);
 
 struct user_frags;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #define HOSTNAME_MAX 32u
 #define DOMAIN_MAX   200u /* what is left in a DHCP answer */
@@ -91,7 +90,6 @@ static int check_length(const char *what, const char *text, size_t max, struct e
 
 static int read_slirp(const struct net_config *c, SlirpConfig *s, struct err *e)
 {
-    struct stat st;
     *s = (SlirpConfig){.version = 4,
                        .restricted = c->restricted,
                        .in_enabled = !c->ipv4_off,
@@ -103,9 +101,6 @@ static int read_slirp(const struct net_config *c, SlirpConfig *s, struct err *e)
                        .bootfile = c->bootfile};
     if (c->ipv4_off && c->ipv6_off)
         return err_set(e, -EINVAL, "network user: ipv4=off and ipv6=off leave nothing");
-    if (c->tftp && (stat(c->tftp, &st) || !S_ISDIR(st.st_mode)))
-        return err_set(e, -ENOTDIR, "network user: tftp=%s is no directory: name the one with the guest's files",
-                       c->tftp);
     inet_pton(AF_INET6, "fec0::", &s->vprefix_addr6);
     inet_pton(AF_INET6, "fec0::2", &s->vhost6);
     inet_pton(AF_INET6, "fec0::3", &s->vnameserver6);
