@@ -142,7 +142,7 @@ static void rows(struct bench *b, bool threads)
 {
     struct err e = {""};
     struct block_tuning t = {.no_uring = threads, .align = 1};
-    struct block_config c = {.id = "bench", .file = b->file, .format = "raw"};
+    struct block_config c = {.option = "-hda", .file = b->file, .format = "raw"};
     if (block_open_tuned(&c, &t, b->loop, &b->b, &e)) {
         fprintf(stderr, "bench_block: %s\n", e.msg);
         exit(1);

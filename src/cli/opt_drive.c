@@ -32,14 +32,38 @@ static int drive_discard(struct vm_devices *d, void *base, const struct keyval *
     return rc;
 }
 
+static int unknown_format(const struct keyval *k, struct err *e)
+{
+    char known[128];
+    size_t n = 0;
+    for (const char *const *f = block_formats + 1; *f; f++)
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", *f);
+    return err_set(
+        e, -EINVAL,
+        "%s: unknown format '%s': known are %s, and with qemu-nbd %s; leave format= out, and the file's first "
+        "bytes tell",
+        k->option, k->val ? k->val : "", block_formats[0], known);
+}
+
+static int drive_format(struct vm_devices *d, void *base, const struct keyval *k, struct err *e)
+{
+    for (const char *const *f = block_formats; *f; f++)
+        if (k->val && !strcmp(k->val, *f)) {
+            ((struct vm_drive *)base)->image.format = *f;
+            return 0;
+        }
+    return unknown_format(k, e);
+}
+
 #define AT(member) offsetof(struct vm_drive, member)
 static const struct field drive_fields[] = {
     {"file", FIELD_TEXT, AT(image.file), .values = "FILE", .help = "an image's path, or nbd://HOST/NAME"},
     {"if", FIELD_CUSTOM, .set = drive_if, .values = "ide|virtio|none",
      .help = "the disk it is in; none: one of -device, with drive=ID (ide)"},
-    {"id", FIELD_TEXT, AT(image.id), .help = "its name for -device"},
+    {"id", FIELD_TEXT, AT(id), .help = "its name for -device"},
     {"index", FIELD_U32, AT(index), 0, VM_IDE_PORTS - 1, .help = "the port of if=ide (the next)"},
-    {"format", FIELD_TEXT, AT(image.format), .values = "raw|qcow2|..", .help = "of the image (by its first bytes)"},
+    {"format", FIELD_CUSTOM, .set = drive_format, .values = "raw|qcow2|..",
+     .help = "of the image (by its first bytes)"},
     {"cache", FIELD_CHOICE, AT(image.cache), .choices = caches, .values = "MODE",
      .help = "writeback, none (past the host's page cache), writethrough, directsync (none and writethrough) or "
              "unsafe (flushes are not done) (writeback)"},

@@ -14,7 +14,7 @@ void block_note(const struct block *b, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
-    fprintf(stderr, "hecaton: -drive %s: %s: %s\n", b->id, b->file, line);
+    fprintf(stderr, "hecaton: %s: %s: %s\n", b->option, b->file, line);
 }
 
 /* ---- requests ---- */
@@ -237,7 +237,7 @@ static void block_free(struct block *b)
         b->overlay->ops->close(b->overlay);
     block_map_fini(&b->map);
     free(b->slots);
-    free(b->id);
+    free(b->option);
     free(b->file);
     free(b);
 }
@@ -263,7 +263,7 @@ static int file_store(struct block *b, struct block_file *f, const struct block_
     }
     if (rc) {
         close(f->fd);
-        return err_set(e, rc, "-drive %s: %s: cannot start: %s", b->id, b->file, strerror(-rc));
+        return err_set(e, rc, "%s: %s: cannot start: %s", b->option, b->file, strerror(-rc));
     }
     return 0;
 }
@@ -280,8 +280,8 @@ static int open_overlay(struct block *b, const struct block_tuning *t, struct er
     struct block_file f;
     int rc = block_map_init(&b->map, b->base->size);
     if (rc)
-        return err_set(e, rc, "-drive %s: no memory", b->id);
-    rc = block_file_temp(b->id, b->base->size, &f, e);
+        return err_set(e, rc, "%s: no memory", b->option);
+    rc = block_file_temp(b->option, b->base->size, &f, e);
     return rc ? rc : file_store(b, &f, t, &b->overlay, e);
 }
 
@@ -294,14 +294,14 @@ static int open_base(struct block *b, const struct block_config *c, const struct
     }
     if (block_nbd_is_address(c->file)) {
         if (c->format && strcmp(c->format, "raw") != 0)
-            return err_set(e, -EINVAL, "-drive %s: %s: an NBD server serves what is in an image: leave format=%s out",
-                           c->id, c->file, c->format);
+            return err_set(e, -EINVAL, "%s: %s: an NBD server serves what is in an image: leave format=%s out",
+                           c->option, c->file, c->format);
         return block_nbd_create(c, NULL, b->loop, &b->base, e);
     }
     int rc = block_file_format(c, &format, e);
     if (rc)
         return rc;
-    if (format && (rc = block_lock_look(c->id, c->file, c->readonly || c->snapshot, e)))
+    if (format && (rc = block_lock_look(c->option, c->file, c->readonly || c->snapshot, e)))
         return rc;
     if (format)
         return block_nbd_create(c, format, b->loop, &b->base, e);
@@ -314,7 +314,7 @@ static int make_slots(struct block *b, struct err *e)
 {
     b->slots = calloc(BLOCK_SLOTS, sizeof *b->slots);
     if (!b->slots)
-        return err_set(e, -ENOMEM, "-drive %s: no memory", b->id);
+        return err_set(e, -ENOMEM, "%s: no memory", b->option);
     for (unsigned i = 0; i < BLOCK_SLOTS; i++) {
         b->slots[i].b = b;
         b->slots[i].next = b->free;
@@ -328,7 +328,7 @@ static struct block *block_new(const struct block_config *c, struct ioloop *loop
     struct block *b = calloc(1, sizeof *b);
     if (!b)
         return NULL;
-    b->id = strdup(c->id ? c->id : "?");
+    b->option = strdup(c->option);
     b->file = strdup(c->file);
     b->loop = loop;
     b->readonly = c->readonly;
@@ -338,7 +338,7 @@ static struct block *block_new(const struct block_config *c, struct ioloop *loop
     b->waiting_end = &b->waiting;
     b->finished_end = &b->finished;
     ioloop_bell_init(&b->bell, deliver, b);
-    if (b->id && b->file)
+    if (b->option && b->file)
         return b;
     block_free(b);
     return NULL;
@@ -352,8 +352,8 @@ static int open_stores(struct block *b, const struct block_config *c, const stru
     b->size = align_down(b->base->size, BLOCK_SECTOR);
     b->physical = b->base->physical;
     if (!b->size)
-        return err_set(e, -EINVAL, "-drive %s: %s is smaller than a sector: give it a size (truncate -s 8G FILE)",
-                       b->id, b->file);
+        return err_set(e, -EINVAL, "%s: %s is smaller than a sector: give it a size (truncate -s 8G FILE)", b->option,
+                       b->file);
     if (b->guessed)
         block_note(b, "the format was not given and nothing in the file tells: taken for raw, and the guest may not "
                       "write a format's magic to its first sector. format=raw says that it is raw");
@@ -376,7 +376,7 @@ int block_open_tuned(const struct block_config *c, const struct block_tuning *t,
 {
     struct block *b = block_new(c, loop);
     if (!b)
-        return err_set(e, -ENOMEM, "-drive %s: no memory", c->id);
+        return err_set(e, -ENOMEM, "%s: no memory", c->option);
     int rc = make_slots(b, e);
     if (!rc)
         rc = open_stores(b, c, t, e);

@@ -43,7 +43,7 @@ struct block_request {
 };
 
 struct block_config {   /* plain data; strings are borrowed */
-    const char *id;     /* for messages: "-drive ID" */
+    const char *option; /* for messages, what the user wrote: "-hda", "-drive id=ID" */
     const char *file;   /* path or nbd:// / nbd+unix:// address */
     const char *format; /* "raw", "qcow2", ...; NULL: by the file's first bytes, and raw is said aloud */
     enum block_cache cache;
@@ -55,6 +55,10 @@ struct block_config {   /* plain data; strings are borrowed */
 struct block_stats { /* since it was opened */
     uint64_t requests[5], bytes[5], failed;
 };
+
+/* ---- pure ---- */
+/* Formats of images, in order and ended by NULL: "raw", and those that a qemu-nbd reads without being told more. */
+extern const char *const block_formats[];
 
 /* ---- lifecycle ---- */
 /* Open the image: -errno with one line that names file, reason and remedy (missing file, no permission, a lock held by

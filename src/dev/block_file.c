@@ -35,7 +35,7 @@ static int open_failed(const struct block_config *c, int error, struct err *e)
     const char *why = remedy(error);
     if (error == ENOENT && (strstr(c->file, "://") || !strncmp(c->file, "nbd:", 4)))
         why = "of addresses only nbd://HOST[:PORT][/NAME] and nbd+unix:///NAME?socket=PATH are known";
-    return err_set(e, -error, "-drive %s: cannot open %s: %s", c->id, c->file, why ? why : strerror(error));
+    return err_set(e, -error, "%s: cannot open %s: %s", c->option, c->file, why ? why : strerror(error));
 }
 
 /* ---- what it is ---- */
@@ -46,9 +46,9 @@ static int check_kind(const struct block_config *c, struct err *e)
     if (stat(c->file, &st))
         return open_failed(c, errno, e);
     if (S_ISDIR(st.st_mode))
-        return err_set(e, -EISDIR, "-drive %s: %s is a directory: name an image in it", c->id, c->file);
+        return err_set(e, -EISDIR, "%s: %s is a directory: name an image in it", c->option, c->file);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-        return err_set(e, -EINVAL, "-drive %s: %s is neither a file nor a block device", c->id, c->file);
+        return err_set(e, -EINVAL, "%s: %s is neither a file nor a block device", c->option, c->file);
     if (!c->readonly && !c->snapshot && access(c->file, W_OK))
         return open_failed(c, errno, e);
     return 0;
@@ -70,7 +70,7 @@ int block_file_format(const struct block_config *c, const char **format, struct 
         return open_failed(c, errno, e);
     ssize_t n = pread(fd, first, sizeof first, 0);
     if (n < 0)
-        rc = err_set(e, -errno, "-drive %s: cannot read %s: %m", c->id, c->file);
+        rc = err_set(e, -errno, "%s: cannot read %s: %m", c->option, c->file);
     else
         *format = block_probe(first, (size_t)n);
     close(fd);
@@ -138,9 +138,9 @@ static int open_flags(const struct block_config *c, bool readonly, bool direct)
 static int direct_refused(const struct block_config *c, struct err *e)
 {
     return err_set(e, -EINVAL,
-                   "-drive %s: %s: its file system cannot pass the page cache by (O_DIRECT): use cache=writeback or "
+                   "%s: %s: its file system cannot pass the page cache by (O_DIRECT): use cache=writeback or "
                    "cache=writethrough",
-                   c->id, c->file);
+                   c->option, c->file);
 }
 
 int block_file_open(const struct block_config *c, const struct block_tuning *t, struct block_file *f, struct err *e)
@@ -149,13 +149,13 @@ int block_file_open(const struct block_config *c, const struct block_tuning *t, 
     f->fd = open(c->file, open_flags(c, readonly, direct));
     if (f->fd < 0)
         return direct && errno == EINVAL ? direct_refused(c, e) : open_failed(c, errno, e);
-    int rc = block_lock(c->id, c->file, f->fd, readonly, e);
+    int rc = block_lock(c->option, c->file, f->fd, readonly, e);
     if (!rc)
         rc = find_traits(f, direct, t->align);
     f->traits.readonly = readonly;
     if (rc) {
         close(f->fd);
-        return err_set(e, rc, "-drive %s: %s: %s", c->id, c->file, strerror(-rc));
+        return err_set(e, rc, "%s: %s: %s", c->option, c->file, strerror(-rc));
     }
     return 0;
 }
@@ -173,18 +173,18 @@ static int temp_fd(const char *dir)
     return fd;
 }
 
-int block_file_temp(const char *id, uint64_t size, struct block_file *f, struct err *e)
+int block_file_temp(const char *option, uint64_t size, struct block_file *f, struct err *e)
 {
     const char *dir = getenv("TMPDIR");
     dir = dir && *dir ? dir : "/var/tmp";
     f->fd = temp_fd(dir);
     if (f->fd < 0)
-        return err_set(e, -errno, "-drive %s: snapshot=on: no temporary file in %s: %m (TMPDIR names another place)",
-                       id, dir);
+        return err_set(e, -errno, "%s: snapshot=on: no temporary file in %s: %m (TMPDIR names another place)", option,
+                       dir);
     int rc = ftruncate(f->fd, (off_t)align_up(size, 4096)) ? -errno : find_traits(f, false, 1);
     if (!rc)
         return 0;
     close(f->fd);
-    return err_set(e, rc, "-drive %s: snapshot=on: %s has no files of %llu bytes: %s (TMPDIR names another place)", id,
+    return err_set(e, rc, "%s: snapshot=on: %s has no files of %llu bytes: %s (TMPDIR names another place)", option,
                    dir, (unsigned long long)size, strerror(-rc));
 }

@@ -45,31 +45,31 @@ static bool opposed(int fd, bool readonly)
            (!readonly && taken(fd, UNSHARED(PERM_WRITE)));
 }
 
-static int in_use(const char *id, const char *file, bool readonly, struct err *e)
+static int in_use(const char *option, const char *file, bool readonly, struct err *e)
 {
     return err_set(
         e, -EAGAIN,
-        "-drive %s: %s is in use by another process (hecaton, QEMU or one of its tools) or another -drive%s: "
+        "%s: %s is in use by another process (hecaton, QEMU or one of its tools) or another disk of this machine%s: "
         "end that one, or use a copy",
-        id, file, readonly ? " that writes it" : "");
+        option, file, readonly ? " that writes it" : "");
 }
 
-int block_lock_look(const char *id, const char *file, bool readonly, struct err *e)
+int block_lock_look(const char *option, const char *file, bool readonly, struct err *e)
 {
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
     bool used = opposed(fd, readonly);
     close(fd);
-    return used ? in_use(id, file, readonly, e) : 0;
+    return used ? in_use(option, file, readonly, e) : 0;
 }
 
-int block_lock(const char *id, const char *file, int fd, bool readonly, struct err *e)
+int block_lock(const char *option, const char *file, int fd, bool readonly, struct err *e)
 {
     int rc = claim(fd, readonly);
     if (rc && rc != -EAGAIN && rc != -EACCES)
         return 0; /* a file system without locks */
     if (rc || opposed(fd, readonly))
-        return in_use(id, file, readonly, e);
+        return in_use(option, file, readonly, e);
     return 0;
 }

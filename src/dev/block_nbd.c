@@ -22,6 +22,7 @@
 #endif
 #define CONNECT_NS    (60 * NS_PER_SEC) /* for an address */
 #define DISCONNECT_NS (10 * NS_PER_SEC)
+#define SERVER_MS     1000 /* from the end of its connection to its own */
 
 struct nbd {
     struct store s;
@@ -30,12 +31,13 @@ struct nbd {
     struct ioloop *loop;
     struct ioloop_bell bell; /* there are some in `done` */
     struct ioloop_fd watch;
+    struct ioloop_fd grave; /* readable once the server's process is a zombie */
     uint32_t events;
     bool attached, dead;
     bool can_flush, can_zero;
     int attach_result;
     struct store_io *done, **done_end;
-    char *id, *file;
+    char *option, *file;
 };
 
 static struct nbd *of(struct store *s)
@@ -112,13 +114,23 @@ static void unwatch(struct nbd *n)
     n->watch.fd = -1;
 }
 
+/* A server of ours that hangs up is about to end, most likely. */
 static void say_dead(struct nbd *n)
 {
-    char said[256];
+    char said[256], fate[96];
+    block_server_ended(&n->server, SERVER_MS);
+    block_server_fate(&n->server, fate, sizeof fate);
     block_server_said(&n->server, said, sizeof said);
-    fprintf(stderr, "hecaton: -drive %s: %s: %s%sthe connection is lost, the guest gets I/O errors from now on%s%s\n",
-            n->id, n->file, n->server.pid ? n->server.program : "", n->server.pid ? " has gone: " : "",
+    fprintf(stderr, "hecaton: %s: %s: %s: the guest gets I/O errors from now on%s%s\n", n->option, n->file, fate,
             *said ? ": " : "", said);
+}
+
+/* What it leaves is found at its connection. */
+static void bury(void *opaque, uint32_t events)
+{
+    struct nbd *n = opaque;
+    if (block_server_ended(&n->server, 0))
+        ioloop_fd_remove(n->loop, &n->grave);
 }
 
 /* After any call of libnbd that may have moved its state. */
@@ -221,6 +233,8 @@ static void detach(struct store *s)
 {
     struct nbd *n = of(s);
     unwatch(n);
+    if (n->server.pidfd >= 0)
+        ioloop_fd_remove(n->loop, &n->grave);
     ioloop_bell_remove(n->loop, &n->bell);
 }
 
@@ -241,7 +255,7 @@ static void nbd_free(struct nbd *n)
         close(n->watch.fd);
     nbd_close(n->h);
     block_server_end(&n->server);
-    free(n->id);
+    free(n->option);
     free(n->file);
     free(n);
 }
@@ -262,11 +276,10 @@ static int refused(const struct nbd *n, struct err *e)
     char said[512];
     const char *why = nbd_get_error();
     block_server_said(&n->server, said, sizeof said);
-    if (n->server.pid)
-        return err_set(e, -EIO, "-drive %s: %s: %s%s", n->id, n->file,
+    if (n->server.program)
+        return err_set(e, -EIO, "%s: %s: %s%s", n->option, n->file,
                        *said ? "" : "qemu-nbd: ", *said ? said : "it ended without a word");
-    return err_set(e, -ECONNREFUSED, "-drive %s: %s: no NBD server answers: %s", n->id, n->file,
-                   why ? why : "no reason");
+    return err_set(e, -ECONNREFUSED, "%s: %s: no NBD server answers: %s", n->option, n->file, why ? why : "no reason");
 }
 
 /* Signals that end the program are blocked while a machine is built: whoever waits looks for them. */
@@ -279,14 +292,14 @@ static bool asked_to_end(void)
 /* A server of our own ends if it can't; one at an address may never answer. */
 static int finish_connecting(struct nbd *n, struct err *e)
 {
-    uint64_t until = n->server.pid ? UINT64_MAX : clock_host_ns() + CONNECT_NS;
+    uint64_t until = n->server.program ? UINT64_MAX : clock_host_ns() + CONNECT_NS;
     while (nbd_aio_is_connecting(n->h) || nbd_aio_is_negotiating(n->h)) {
         if (nbd_poll(n->h, 100) < 0)
             return refused(n, e);
         if (asked_to_end())
-            return err_set(e, -EINTR, "-drive %s: %s: interrupted before the NBD server answered", n->id, n->file);
+            return err_set(e, -EINTR, "%s: %s: interrupted before the NBD server answered", n->option, n->file);
         if (clock_host_ns() > until)
-            return err_set(e, -ETIMEDOUT, "-drive %s: %s: no NBD server answered for a minute", n->id, n->file);
+            return err_set(e, -ETIMEDOUT, "%s: %s: no NBD server answered for a minute", n->option, n->file);
     }
     return nbd_aio_is_ready(n->h) ? 0 : refused(n, e);
 }
@@ -334,16 +347,19 @@ static void attach(void *opaque)
     n->attach_result = ioloop_fd_add(n->loop, &n->watch, EPOLLIN, NULL);
     n->attached = !n->attach_result;
     n->events = EPOLLIN;
+    n->grave = (struct ioloop_fd){.fn = bury, .opaque = n, .fd = n->server.pidfd};
+    if (n->attached && n->grave.fd >= 0)
+        ioloop_fd_add(n->loop, &n->grave, EPOLLIN, NULL); /* if it can't be, the end waits for it */
 }
 
 static int watch(struct nbd *n, struct err *e)
 {
     n->watch.fd = fcntl(nbd_aio_get_fd(n->h), F_DUPFD_CLOEXEC, 0);
     if (n->watch.fd < 0)
-        return err_set(e, -errno, "-drive %s: %s: %m", n->id, n->file);
+        return err_set(e, -errno, "%s: %s: %m", n->option, n->file);
     ioloop_call(n->loop, attach, n);
     if (n->attach_result)
-        return err_set(e, n->attach_result, "-drive %s: %s: %s", n->id, n->file, strerror(-n->attach_result));
+        return err_set(e, n->attach_result, "%s: %s: %s", n->option, n->file, strerror(-n->attach_result));
     return 0;
 }
 
@@ -354,13 +370,14 @@ static struct nbd *nbd_new(const struct block_config *c, struct ioloop *loop)
         return NULL;
     n->s.ops = &nbd_ops;
     n->loop = loop;
-    n->id = strdup(c->id ? c->id : "?");
+    n->server = BLOCK_SERVER_NONE;
+    n->option = strdup(c->option);
     n->file = strdup(c->file);
     n->h = nbd_create();
     n->done_end = &n->done;
     n->watch = (struct ioloop_fd){.fn = ready, .opaque = n, .fd = -1};
     ioloop_bell_init(&n->bell, deliver, n);
-    if (n->h && n->id && n->file)
+    if (n->h && n->option && n->file)
         return n;
     nbd_free(n);
     return NULL;
@@ -371,13 +388,12 @@ int block_nbd_create(const struct block_config *c, const char *format, struct io
 {
     struct nbd *n = nbd_new(c, loop);
     if (!n)
-        return err_set(e, -ENOMEM, "-drive %s: no memory", c->id);
+        return err_set(e, -ENOMEM, "%s: no memory", c->option);
     int rc = connect_to(n, c, format, e);
     if (!rc) {
         find_traits(n);
         if (n->s.readonly && !c->readonly && !c->snapshot)
-            rc = err_set(e, -EROFS, "-drive %s: %s is served read-only: give readonly=on or snapshot=on", c->id,
-                         c->file);
+            rc = err_set(e, -EROFS, "%s: %s is served read-only: give readonly=on or snapshot=on", c->option, c->file);
     }
     if (!rc)
         rc = watch(n, e);

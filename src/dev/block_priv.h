@@ -120,7 +120,7 @@ struct block_tuning { /* for tests */
 };
 
 struct block {
-    char *id, *file;         /* (c) for messages */
+    char *option, *file;     /* (c) for messages */
     struct ioloop *loop;     /* (c) */
     struct store *base;      /* (c) */
     struct store *overlay;   /* (c) NULL: writes go to base */
@@ -182,13 +182,13 @@ int block_file_format(const struct block_config *c, const char **format, struct 
 /* Open a raw image, lock it and find out what it can. */
 int block_file_open(const struct block_config *c, const struct block_tuning *t, struct block_file *f, struct err *e);
 /* An unlinked temporary file of `size` bytes that takes no room yet. */
-int block_file_temp(const char *id, uint64_t size, struct block_file *f, struct err *e);
+int block_file_temp(const char *option, uint64_t size, struct block_file *f, struct err *e);
 
 /* block_lock.c: what block_lock() would say, without taking anything: for a file that a server is going to lock. */
-int block_lock_look(const char *id, const char *file, bool readonly, struct err *e);
+int block_lock_look(const char *option, const char *file, bool readonly, struct err *e);
 /* block_lock.c: keep other processes away as QEMU's do: -EAGAIN if another one writes the file, or reads it while we
  * want to write. */
-int block_lock(const char *id, const char *file, int fd, bool readonly, struct err *e);
+int block_lock(const char *option, const char *file, int fd, bool readonly, struct err *e);
 
 /* block_uring.c: takes f->fd on success. -errno without a message: there is no io_uring to be had. */
 int block_uring_create(const struct block_file *f, struct ioloop *loop, struct store **out);
@@ -203,16 +203,23 @@ bool block_nbd_is_address(const char *file);
 /* block_server.c: a qemu-nbd (or, where that will do, an nbdkit) for one image and one connection. It goes when the
  * connection does, so it ends with us however we end; it has its own session, so a terminal's Ctrl-C is not for it. */
 struct block_server {
-    pid_t pid; /* 0: none */
-    int pidfd; /* -1: the host has none */
-    int log;   /* what it said */
-    const char *program;
+    pid_t pid;           /* 0: none, or it has been waited for */
+    int pidfd;           /* -1: the host has none */
+    int log;             /* what it said; -1: none */
+    int status;          /* waitpid()'s, once it has been waited for */
+    const char *program; /* NULL: none */
 };
+#define BLOCK_SERVER_NONE ((struct block_server){.pidfd = -1, .log = -1})
+
 /* Start it; *connection is a socket it will answer on. -errno with a line. */
 int block_server_start(const struct block_config *c, const char *format, struct block_server *s, int *connection,
                        struct err *e);
 /* The first line it wrote, without a newline, or "". */
 void block_server_said(const struct block_server *s, char *line, size_t size);
+/* Whether it has ended, after at most `ms`: it has been waited for then. */
+bool block_server_ended(struct block_server *s, int ms);
+/* What became of it, as "qemu-nbd was killed by signal 9 (Killed)". */
+void block_server_fate(const struct block_server *s, char *line, size_t size);
 /* Wait until it has written what it has and is gone; the connection is closed. One that does not go in half a minute is
  * ended. */
 void block_server_end(struct block_server *s);

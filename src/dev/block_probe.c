@@ -1,5 +1,8 @@
 #include "dev/block_priv.h"
 
+const char *const block_formats[] = {"raw", "bochs", "cloop", "dmg",  "parallels", "qcow", "qcow2",
+                                     "qed", "vdi",   "vhdx",  "vmdk", "vpc",       NULL};
+
 struct magic {
     const char *format, *bytes;
     unsigned len, at;

@@ -96,7 +96,7 @@ static int make_plan(const struct block_config *c, const char *format, struct bl
     bool reads = strcmp(format, "qcow2") == 0 && (c->readonly || c->snapshot);
     *p = (struct plan){.file = realpath(c->file, NULL)};
     if (!p->file)
-        return err_set(e, -errno, "-drive %s: cannot open %s: %m", c->id, c->file);
+        return err_set(e, -errno, "%s: cannot open %s: %m", c->option, c->file);
     if (find_program("qemu-nbd", p->program, sizeof p->program)) {
         s->program = "qemu-nbd";
         plan_qemu_nbd(p, c, format);
@@ -108,8 +108,8 @@ static int make_plan(const struct block_config *c, const char *format, struct bl
         return 0;
     }
     free(p->file);
-    return err_set(e, -ENOENT, "-drive %s: %s is a %s image, which needs qemu-nbd: apt install qemu-utils", c->id,
-                   c->file, format);
+    return err_set(e, -ENOENT, "%s: %s is a %s image, which needs qemu-nbd: apt install qemu-utils", c->option, c->file,
+                   format);
 }
 
 /* ---- its socket ---- */
@@ -238,7 +238,7 @@ static int run(const struct plan *p, struct block_server *s, int *theirs)
         rc = spawn(p, *theirs, s->log, env, &s->pid);
     free(env);
     if (rc)
-        close(s->log);
+        block_server_end(s);
     else
         s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
     return rc;
@@ -249,7 +249,7 @@ int block_server_start(const struct block_config *c, const char *format, struct 
 {
     struct plan p;
     int ends[2];
-    *s = (struct block_server){.log = -1, .pidfd = -1};
+    *s = BLOCK_SERVER_NONE;
     int rc = make_plan(c, format, s, &p, e);
     if (rc)
         return rc;
@@ -262,14 +262,14 @@ int block_server_start(const struct block_config *c, const char *format, struct 
     }
     free(p.file);
     if (rc)
-        return err_set(e, rc, "-drive %s: %s: cannot start %s: %s", c->id, c->file, p.program, strerror(-rc));
+        return err_set(e, rc, "%s: %s: cannot start %s: %s", c->option, c->file, p.program, strerror(-rc));
     *connection = ends[0];
     return 0;
 }
 
 void block_server_said(const struct block_server *s, char *line, size_t size)
 {
-    ssize_t n = s->pid ? pread(s->log, line, size - 1, 0) : 0;
+    ssize_t n = s->log >= 0 ? pread(s->log, line, size - 1, 0) : 0;
     line[n > 0 ? n : 0] = 0;
     line[strcspn(line, "\n")] = 0;
 }
@@ -298,20 +298,47 @@ void block_server_hasten(const struct block_server *s)
         syscall(SYS_pidfd_send_signal, s->pidfd, SIGTERM, NULL, 0);
 }
 
-static void reap(pid_t pid)
+/* Whether there was something to wait for. */
+static bool reap(struct block_server *s, int options)
 {
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    pid_t pid;
+    do
+        pid = waitpid(s->pid, &s->status, options);
+    while (pid < 0 && errno == EINTR);
+    if (pid)
+        s->pid = 0;
+    return pid;
+}
+
+bool block_server_ended(struct block_server *s, int ms)
+{
+    if (!s->pid)
+        return s->program;
+    gone_within(s, ms);
+    return reap(s, WNOHANG);
+}
+
+void block_server_fate(const struct block_server *s, char *line, size_t size)
+{
+    const char *who = s->program ? s->program : "the NBD server";
+    if (s->pid || !s->program)
+        snprintf(line, size, "%s has closed the connection", who);
+    else if (WIFSIGNALED(s->status))
+        snprintf(line, size, "%s was killed by signal %d (%s)", who, WTERMSIG(s->status),
+                 strsignal(WTERMSIG(s->status)));
+    else
+        snprintf(line, size, "%s has ended with status %d", who, WEXITSTATUS(s->status));
 }
 
 void block_server_end(struct block_server *s)
 {
-    if (!s->pid)
-        return;
-    end_if_it_stays(s);
-    reap(s->pid);
+    if (s->pid) {
+        end_if_it_stays(s);
+        reap(s, 0);
+    }
     if (s->pidfd >= 0)
         close(s->pidfd);
-    close(s->log);
-    s->pid = 0;
+    if (s->log >= 0)
+        close(s->log);
+    *s = BLOCK_SERVER_NONE;
 }

@@ -30,8 +30,9 @@ enum vm_drive_if { VM_DRIVE_IDE, VM_DRIVE_VIRTIO, VM_DRIVE_NONE };
 
 struct vm_drive {
     struct vm_drive *next;
-    const char *option; /* who asked: "-drive", "-hda" */
-    struct block_config image;
+    const char *option;        /* who asked: "-drive", "-hda" */
+    const char *id;            /* resolved: never NULL */
+    struct block_config image; /* its `option` is set when resolved */
     enum vm_drive_if iface;
     uint32_t index;         /* ide: the port; VM_ANY: the next */
     const char *serial;     /* the disk's, unless the device says another; NULL: none */

@@ -41,11 +41,14 @@ static int name_drives(struct vm_devices *d, struct err *e)
     unsigned count[3] = {0};
     for (struct vm_drive *v = d->drives; v; v = v->next) {
         unsigned n = v->iface == VM_DRIVE_IDE ? v->index : count[v->iface]++;
-        if (!v->image.id && !(v->image.id = vm_devices_text(d, format[v->iface], n)))
+        v->image.option = v->id ? vm_devices_text(d, "%s id=%s", v->option, v->id) : v->option;
+        if (!v->id)
+            v->id = vm_devices_text(d, format[v->iface], n);
+        if (!v->id || !v->image.option)
             return resolve_no_memory(e);
         for (struct vm_drive *o = d->drives; o != v; o = o->next)
-            if (same(o->image.id, v->image.id))
-                return twice(v->option, v->image.id, e);
+            if (same(o->id, v->id))
+                return twice(v->option, v->id, e);
     }
     return 0;
 }
@@ -139,7 +142,7 @@ static int imply_disk(struct vm_devices *d, const struct vm_drive *v, struct err
     if (!n)
         return resolve_no_memory(e);
     n->option = v->option;
-    n->drive = v->image.id;
+    n->drive = v->id;
     if (ide && !(n->bus = vm_devices_text(d, "ide.%u", v->index)))
         return resolve_no_memory(e);
     return 0;
@@ -165,8 +168,8 @@ static int find_drive(struct vm_devices *d, struct vm_device *v, struct err *e)
     if (!v->drive)
         return err_set(e, -EINVAL, "%s: a disk needs an image: give -drive if=none,id=ID,file=FILE, and drive=ID",
                        v->option);
-    for (; at && !same(at->image.id, v->drive); at = at->next)
-        resolve_name(&s, at->image.id);
+    for (; at && !same(at->id, v->drive); at = at->next)
+        resolve_name(&s, at->id);
     if (!at)
         return resolve_unknown(v, "drive", v->drive, &s, "give -drive if=none,id=ID,file=FILE", e);
     if (v->origin == VM_FROM_DEVICE && at->iface != VM_DRIVE_NONE)
@@ -295,9 +298,8 @@ static int check_used(const struct vm_devices *d, struct err *e)
 {
     for (const struct vm_drive *v = d->drives; v; v = v->next)
         if (!v->user)
-            return err_set(e, -EINVAL,
-                           "-drive id=%s: no disk uses it: add -device virtio-blk-pci,drive=%s, or say if=virtio",
-                           v->image.id, v->image.id);
+            return err_set(e, -EINVAL, "%s: no disk uses %s: add -device virtio-blk-pci,drive=%s, or say if=virtio",
+                           v->image.option, v->image.file, v->id);
     for (const struct vm_chardev *v = d->chardevs; v; v = v->next)
         if (!v->used_by)
             return err_set(e, -EINVAL, "-chardev id=%s: nothing uses it: say -serial chardev:%s", v->id, v->id);

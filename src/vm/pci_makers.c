@@ -152,7 +152,7 @@ static int make_blk(struct pci_devices *d, const struct vm_device *v, void **dev
                                   .options = virtio_options(v)};
     struct ioloop *loop;
     struct virtio_blk *b;
-    int rc = v->loop ? device_loop(d, v->loop, v->loop->id, &loop, e) : device_loop(d, v, v->disk->image.id, &loop, e);
+    int rc = v->loop ? device_loop(d, v->loop, v->loop->id, &loop, e) : device_loop(d, v, v->disk->id, &loop, e);
     if (rc || (rc = device_block(d, v->disk, loop, &c.block, e)) || (rc = virtio_blk_create(&c, &b, e)))
         return rc;
     *dev = b;

@@ -67,18 +67,23 @@ refuse 2 "virt-get-kernel" -hda disk
 refuse 2 "'if'" -kernel zeros -drive file=disk,iff=virtio
 refuse 2 "if=virtio" -kernel zeros -drive file=disk,if=none,id=d
 refuse 2 "netdev=n" -kernel zeros -netdev user,id=n
+refuse 2 "tcp::5028-:22" -kernel zeros -nic user,hostfwd=tcp::5028
+refuse 2 "qcow2" -kernel zeros -drive file=disk,format=qcow3
+refuse 1 "^hecaton: -hda: cannot open missing: " -kernel zeros -hda missing
+refuse 1 "^hecaton: -drive id=d: cannot open missing: " -kernel zeros -drive file=missing,id=d
+refuse 1 "^hecaton: -drive: cannot open missing: " -kernel zeros -drive file=missing,if=virtio
 refuse 1 "deterministic" -kernel zeros -machine deterministic=on -hda disk
 refuse 1 "missing" -kernel zeros -drive file=disk,format=raw -hdb missing
 refuse 1 "not a kernel" -kernel zeros -drive file=disk,format=raw,if=virtio
 refuse 1 "smaller than a sector" -kernel zeros -hda empty
 refuse 1 "is a directory" -kernel zeros -hda dir
-refuse 1 "another -drive" -kernel zeros -drive file=disk,format=raw -drive file=disk,format=raw
+refuse 1 "another disk of" -kernel zeros -drive file=disk,format=raw -drive file=disk,format=raw
 refuse 1 "nbd://HOST" -kernel zeros -hda http://host/disk
 refuse 2 "serial chardev:c" -kernel zeros -chardev null,id=c
 refuse 1 "no directory" -kernel zeros -nic user,tftp=missing
 if command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null; then
     qemu-img create -q -f qcow2 image.qcow2 1M
-    refuse 1 "another -drive" -kernel zeros -hda image.qcow2 -hdb image.qcow2
+    refuse 1 "another disk of" -kernel zeros -hda image.qcow2 -hdb image.qcow2
     { head -c 8 image.qcow2; cat noise; } >damaged.qcow2
     refuse 1 "damaged.qcow2: qemu-nbd" -kernel zeros -hda damaged.qcow2
 fi

@@ -93,7 +93,7 @@ static inline int brig_try(struct brig *r, const struct block_config *c, const s
 {
     struct block_config config = *c;
     struct block_tuning plain = {.align = 1};
-    config.id = config.id ? config.id : "hd0";
+    config.option = config.option ? config.option : "-hda";
     config.file = config.file ? config.file : r->file;
     r->e.msg[0] = 0;
     return block_open_tuned(&config, t ? t : &plain, r->loop, &r->b, &r->e);

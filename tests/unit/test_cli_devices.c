@@ -28,7 +28,7 @@ static void the_line_of_the_users_machine(void **state)
     assert_ptr_equal(hd->parent, device(x, VM_DEVICE_AHCI, 0));
     assert_int_equal(hd->port, 0);
     assert_string_equal(hd->disk->image.file, "debian.qcow2");
-    assert_string_equal(hd->disk->image.id, "ide0-hd0");
+    assert_string_equal(hd->disk->id, "ide0-hd0");
     assert_null(hd->disk->image.format);
     assert_int_equal(hd->disk->image.cache, BLOCK_WRITEBACK);
     assert_false(hd->disk->image.snapshot || hd->disk->image.readonly);
@@ -191,7 +191,7 @@ static void mistakes_are_one_clear_line(void **state)
         {"-device virtio-blk-pci", "needs an image", "drive=ID"},
         {"-device virtio-blk-pci,drive=x", "no drive 'x'", "-drive if=none"},
         {"-drive file=f,if=none,id=disk0 -device ide-hd,drive=disk1", "no drive 'disk1'", "'disk0'"},
-        {"-drive file=f,if=none,id=x", "no disk uses it", "-device virtio-blk-pci,drive=x"},
+        {"-drive file=f,if=none,id=x", "no disk uses f", "-device virtio-blk-pci,drive=x"},
         {"-drive file=f,id=x -device ide-hd,drive=x", "disk of its own", "if=none"},
         {"-drive file=f,if=none,id=x -device ide-hd,drive=x -device virtio-blk-pci,drive=x", "already", "its own"},
         {"-drive file=f,id=x,if=none -drive file=g,id=x,if=none", "twice", "its own"},
@@ -205,6 +205,9 @@ static void mistakes_are_one_clear_line(void **state)
         {"-blockdev driver=file,filename=f", "-blockdev", "-drive"},
         {"-drive file=f,cach=none", "'cach'", "'cache'"},
         {"-drive file=f,cache=writebac", "'writebac'", "'writeback'"},
+        {"-drive file=f,format=qcow3", "'qcow3'", "raw, and with qemu-nbd bochs, cloop, dmg, "},
+        {"-drive file=f,format=", "''", "leave format= out"},
+        {"-drive file=f,format=Raw", "'Raw'", "qcow2"},
         {"-drive file=f,if=pflash", "firmware", "-kernel"},
         {"-drive file=f,if=scsi", "'scsi'", "nearest"},
         {"-drive file=f,if=none,id=d -device ide-hd,drive=d,bus=ide.6", "bus 'ide.6'", "'ide.0'"},
@@ -237,6 +240,9 @@ static void mistakes_are_one_clear_line(void **state)
         {"-netdev user", "id=ID", "give"},
         {"-netdev usr,id=n", "'usr'", "'user'"},
         {"-netdev user,id=n,hostfw=x", "'hostfw'", "'hostfwd'"},
+        {"-netdev user,id=n,hostfwd=tcp::70000-:22", "hostfwd=tcp::70000-:22", "hostfwd=tcp::5028-:22"},
+        {"-nic user,hostfwd=tcp::5028:22", "hostfwd=tcp::5028:22", "hostfwd=tcp::5028-:22"},
+        {"-net user,net=10.0.2.0/40 -net nic", "net=10.0.2.0/40", "net=10.0.2.0/24"},
         {"-netdev tap,id=n,script=/x", "scripts", "say no"},
         {"-netdev socket,id=n", "listen=", "connect="},
         {"-netdev socket,id=n,mcast=x", "mcast", "listen="},

@@ -59,7 +59,7 @@ static void open_disk(struct live *l, unsigned i)
     int fd = mkstemp(l->path[i]);
     assert_true(fd >= 0 && !ftruncate(fd, SECTORS * 512));
     close(fd);
-    const struct block_config c = {.id = "disk", .file = l->path[i], .format = "raw", .discard = true};
+    const struct block_config c = {.option = "-hda", .file = l->path[i], .format = "raw", .discard = true};
     assert_int_equal(block_open(&c, l->loop, &l->block[i], &l->r.f.err), 0);
 }
 

@@ -75,7 +75,7 @@ static void addresses_are_told_from_paths(void **state)
 static void refuses(struct brig *r, const struct block_config *c, int code, const char *word)
 {
     assert_int_equal(brig_try(r, c, NULL), code);
-    assert_non_null(strstr(r->e.msg, "-drive hd0: "));
+    assert_non_null(strstr(r->e.msg, "-hda: "));
     if (!strstr(r->e.msg, word))
         print_message("%s\n", r->e.msg);
     assert_non_null(strstr(r->e.msg, word));

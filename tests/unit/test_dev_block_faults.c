@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -221,6 +222,55 @@ static void open_qcow2(struct brig *r)
     brig_open(r, &(struct block_config){.format = "qcow2"}, NULL);
 }
 
+/* What is written to standard error goes to a file from one to the other. */
+struct quiet {
+    int log, was;
+};
+
+static struct quiet quiet_begin(void)
+{
+    struct quiet q = {memfd_create("stderr", MFD_CLOEXEC), dup(2)};
+    assert_true(q.log >= 0 && q.was >= 0);
+    dup2(q.log, 2);
+    return q;
+}
+
+static void quiet_end(struct quiet *q, char *said, size_t size)
+{
+    dup2(q->was, 2);
+    ssize_t n = pread(q->log, said, size - 1, 0);
+    said[n > 0 ? n : 0] = 0;
+    close(q->was);
+    close(q->log);
+}
+
+/* It is waited for at once, not at the end, and one line says what became of it. */
+static void a_server_that_dies_is_no_zombie(void **state)
+{
+    static const struct {
+        int signal;
+        const char *fate;
+    } ends[] = {{SIGKILL, "qemu-nbd was killed by signal 9"}, {SIGTERM, "qemu-nbd has ended with status 0"}};
+    struct brig *r = *state;
+    char buf[512], said[1024], want[300];
+    need_tools();
+    for (unsigned i = 0; i < ARRAY_SIZE(ends); i++) {
+        open_qcow2(r);
+        struct quiet q = quiet_begin();
+        pid_t server = find_child(getpid(), "qemu-nbd");
+        kill(server, ends[i].signal);
+        while (!waitid(P_PID, (id_t)server, &(siginfo_t){0}, WEXITED | WNOHANG | WNOWAIT))
+            sched_yield(); /* a zombie that stays hangs the test */
+        int rc = brig_read(r, 0, buf, 512);
+        quiet_end(&q, said, sizeof said);
+        assert_int_equal(rc, -EIO);
+        brig_close(r);
+        snprintf(want, sizeof want, "hecaton: -hda: %s: %s", r->file, ends[i].fate);
+        if (strncmp(said, want, strlen(want)) || strchr(said, '\n') != said + strlen(said) - 1)
+            fail_msg("'%s' is not one line '%s..'", said, want);
+    }
+}
+
 static void a_server_that_is_killed_leaves_errors_only(void **state)
 {
     struct brig *r = *state;
@@ -385,6 +435,7 @@ int main(int argc, char **argv)
         T(a_format_without_its_server_says_what_to_install),
         T(a_broken_image_is_refused_with_the_servers_words),
         T(a_damaged_image_gives_errors_and_goes_on),
+        T(a_server_that_dies_is_no_zombie),
         T(a_server_that_is_killed_leaves_errors_only),
         T(what_is_under_way_when_the_server_goes_fails),
         T(the_server_goes_when_we_are_killed),

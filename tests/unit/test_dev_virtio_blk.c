@@ -40,7 +40,7 @@ static void disk_init(struct disk *t, struct virtio_blk_config c, struct block_c
     int fd = mkstemp(t->path);
     assert_true(fd >= 0 && ftruncate(fd, DISK) == 0);
     close(fd);
-    bc.id = "test";
+    bc.option = "-hda";
     bc.file = t->path;
     bc.format = "raw";
     assert_int_equal(block_open(&bc, t->r.loop, &t->block, &t->r.pci.f.err), 0);
@@ -132,7 +132,7 @@ static uint8_t ask(struct disk *t, const struct req *q, uint32_t type, uint64_t 
 static void the_configuration_describes_the_disk(void **state)
 {
     struct disk t = {.block = NULL};
-    disk_init(&t, (struct virtio_blk_config){.serial = "serial number 0123456789"}, (struct block_config){.id = ""});
+    disk_init(&t, (struct virtio_blk_config){.serial = "serial number 0123456789"}, (struct block_config){.option = ""});
     disk_up(&t, ALL);
     uint64_t want = F_SEG_MAX | F_FLUSH | F_CONFIG_WCE | F_MQ | F_WRITE_ZEROES;
     assert_true((t.d.features & want) == want && !(t.d.features & F_RO));
@@ -222,7 +222,7 @@ static void a_readonly_disk_refuses_writes(void **state)
 static void the_cache_is_switched(void **state)
 {
     struct disk t = {.block = NULL};
-    disk_init(&t, (struct virtio_blk_config){.writethrough = true}, (struct block_config){.id = ""});
+    disk_init(&t, (struct virtio_blk_config){.writethrough = true}, (struct block_config){.option = ""});
     disk_up(&t, ALL & ~F_CONFIG_WCE);
     assert_int_equal(vd_config(&t.d, 32, 1), 0);
     mem_wr(&t.r.pci, t.d.config + 32, 1, 1); /* not agreed on */
@@ -242,7 +242,7 @@ static void the_cache_is_switched(void **state)
 static void requests_may_be_cut_anywhere(void **state)
 {
     struct disk t = {.block = NULL};
-    disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.id = ""});
+    disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.option = ""});
     for (unsigned packed = 0; packed < 2; packed++) {
         disk_up(&t, packed ? ~UINT64_C(0) : ALL);
         struct req q = req_alloc(&t);
@@ -278,7 +278,7 @@ static void without_header_or_status_it_needs_a_reset(void **state)
 {
     for (unsigned i = 0; i < 4; i++) {
         struct disk t = {.block = NULL};
-        disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.id = ""});
+        disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.option = ""});
         disk_up(&t, ALL);
         struct req q = req_alloc(&t);
         struct vbuf b[] = {{q.gpa, i == 0 ? 15 : 16}, {q.gpa + 512, 512}};
@@ -468,7 +468,7 @@ static void resets_with_requests_in_flight(void **state)
 {
     struct disk t = {.block = NULL};
     struct req q[16];
-    disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.id = ""});
+    disk_init(&t, (struct virtio_blk_config){.queues = 0}, (struct block_config){.option = ""});
     disk_up(&t, ALL);
     for (unsigned i = 0; i < ARRAY_SIZE(q); i++)
         q[i] = req_alloc(&t);
