@@ -14,7 +14,6 @@
 #include <sys/uio.h>
 
 #define NET_FRAME_MAX (65536u + 64u)
-#define NET_MTU       1500u
 #define NET_FORWARDS  64
 
 /* VIRTIO 1.2, 5.1.6 "Device Operation", struct virtio_net_hdr up to num_buffers. */
@@ -27,7 +26,7 @@ struct net_hdr {
 enum net_hdr_flags { NET_HDR_NEEDS_CSUM = 1, NET_HDR_DATA_VALID = 2 };
 enum net_gso { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4, NET_GSO_ECN = 0x80 };
 
-enum net_offload { NET_CSUM = 1, NET_TSO4 = 2, NET_TSO6 = 4, NET_ECN = 8, NET_USO = 16 };
+enum net_offload { NET_CSUM = 1, NET_TSO4 = 2, NET_TSO6 = 4, NET_ECN = 8 };
 
 /* The card's side. Called on the loop's thread. */
 struct net_peer {

@@ -80,11 +80,6 @@ void ioapic_set_pin(struct ioapic *io, unsigned pin, bool level)
     pthread_mutex_unlock(&io->lock);
 }
 
-void ioapic_line_set(void *io, unsigned gsi, bool level)
-{
-    ioapic_set_pin(io, gsi, level);
-}
-
 void ioapic_eoi(void *opaque, uint8_t vector)
 {
     struct ioapic *io = opaque;

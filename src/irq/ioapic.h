@@ -42,8 +42,6 @@ void ioapic_reset(struct ioapic *io);
 /* ---- any thread (inside the epoch) ---- */
 /* Equal levels may be told twice. A pin past the last one is nobody's. */
 void ioapic_set_pin(struct ioapic *io, unsigned pin, bool level);
-/* The irq_line of a pin (struct irq_line's gsi is the pin; wire with an offset where they differ). `io` is opaque. */
-void ioapic_line_set(void *io, unsigned gsi, bool level);
 /* EOI broadcast: for fabric_set_eoi(). */
 void ioapic_eoi(void *io, uint8_t vector);
 /* MMIO at IOAPIC_GPA, IOAPIC_SIZE bytes; `dev` is the struct ioapic. */

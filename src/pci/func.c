@@ -167,11 +167,3 @@ void pci_func_reset_all(struct pci_func *f)
     if (f->ops && f->ops->reset)
         f->ops->reset(f);
 }
-
-void pci_func_reset(struct pci_func *f)
-{
-    pthread_mutex_lock(&f->host->lock);
-    pci_func_reset_config(f);
-    pci_bars_refresh(f->host);
-    pthread_mutex_unlock(&f->host->lock);
-}

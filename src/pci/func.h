@@ -123,10 +123,6 @@ unsigned pci_func_add_express(struct pci_func *f, enum pci_express_type type);
 /* Free what pci_func_add_msi() and pci_func_add_msix() made. No vCPU runs any more, or it was never added. */
 void pci_func_fini(struct pci_func *f);
 
-/* ---- the owner's thread, no vCPU runs ---- */
-/* Configuration space as after power-on, BARs unmapped, MSI state cleared, INTx low. The device resets itself. */
-void pci_func_reset(struct pci_func *f);
-
 /* ---- any thread ---- */
 /* Whether it may write and read memory, and so send messages. */
 static inline bool pci_func_masters(const struct pci_func *f)

@@ -108,25 +108,6 @@ struct pci_bus *pci_host_bus(struct pci_host *h, const char *id)
     return b;
 }
 
-static bool is_free(const struct pci_bus *bus, unsigned dev)
-{
-    if (!bus->bridge && dev == IOAPIC_REQUESTER >> 3)
-        return false;
-    for (unsigned fn = 0; fn < 8; fn++)
-        if (bus->funcs[dev << 3 | fn])
-            return false;
-    return true;
-}
-
-int pci_host_free_devfn(const struct pci_host *h, const struct pci_bus *bus, unsigned first)
-{
-    bus = bus ? bus : &h->root;
-    for (unsigned dev = first; dev < (bus->bridge ? 1 : 32); dev++)
-        if (is_free(bus, dev))
-            return PCI_DEVFN(dev, 0);
-    return -1;
-}
-
 /* ---- lifecycle ---- */
 
 static void setup_bridges(struct pci_host *h)

@@ -65,7 +65,8 @@ struct pci_host {
 /* ---- lifecycle ---- */
 int pci_host_init(struct pci_host *h, const struct pci_host_config *c, struct err *e);
 void pci_host_fini(struct pci_host *h);
-/* CF8h, the two bridges, and every function's configuration space (pci_func_reset()). Devices reset themselves. */
+/* CF8h, the two bridges, and every function's configuration space: as after power-on, BARs unmapped, MSI state cleared,
+ * INTx low. Devices reset themselves. The owner's thread, no vCPU runs. */
 void pci_host_reset(struct pci_host *h);
 /* What firmware does before a system starts: number the buses, give every BAR a place and every bridge its windows,
  * switch decoding on, write the interrupt line registers. After pci_host_reset(); no vCPU runs. -ENOSPC, with the
@@ -79,8 +80,6 @@ int pci_host_add(struct pci_host *h, struct pci_bus *bus, struct pci_func *f, st
 struct pci_bus *pci_host_bus(struct pci_host *h, const char *id);
 /* A bus that pci_port_init() has made: known by its id from now on. */
 void pci_host_add_bus(struct pci_host *h, struct pci_bus *bus);
-/* Function 0 of the first free device number of `bus` (NULL: the root) from device number `first` on, or -1. */
-int pci_host_free_devfn(const struct pci_host *h, const struct pci_bus *bus, unsigned first);
 
 /* ---- any thread; constant ---- */
 /* GSI of INTx `pin` (1 .. 4) of device number `dev` of the root bus: what _PRT says. */

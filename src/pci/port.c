@@ -5,7 +5,6 @@
 #define ID_VENDOR   0x1b36 /* as QEMU's pcie-root-port, whose place this takes in a guest */
 #define ID_DEVICE   0x000c
 #define CLASS_PORT  0x060400
-#define COMMAND_W   0x0507
 #define CONTROL_W   0x005f /* parity, SERR#, ISA, VGA, VGA16, secondary bus reset */
 #define CONTROL_SBR 0x40
 

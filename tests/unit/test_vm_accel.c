@@ -15,16 +15,7 @@
 
 static struct kvm_probe host(bool hardware)
 {
-    return (struct kvm_probe){.api_version = 12,
-                              .hardware = hardware,
-                              .recommended_vcpus = 4,
-                              .max_vcpus = 1024,
-                              .max_vcpu_ids = 4096,
-                              .signal_msi = true,
-                              .immediate_exit = true,
-                              .user_msr = true,
-                              .irqfd = true,
-                              .tsc_khz = 2000000};
+    return (struct kvm_probe){.api_version = 12, .hardware = hardware, .max_vcpus = 1024, .max_vcpu_ids = 4096};
 }
 
 static struct vm_config machine(uint32_t cpus)

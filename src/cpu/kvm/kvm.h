@@ -28,19 +28,15 @@
 /* ---- what the host's KVM can do ---- */
 
 struct kvm_probe {
-    int open_errno;             /* /dev/kvm did not open; 0: it did, and all below is valid */
-    int api_version;            /* 12, or this is no KVM we know */
-    int vm_errno;               /* KVM_CREATE_VM; 0: it worked */
-    bool hardware;              /* on VMX or SVM: runs unmodified guests. False: a KVM in software, which runs its own
-                                   paravirtual kind and emulates everything else, slowly and not wholly */
-    uint32_t recommended_vcpus; /* KVM_CAP_NR_VCPUS */
-    uint32_t max_vcpus;         /* KVM_CAP_MAX_VCPUS */
-    uint32_t max_vcpu_ids;      /* IDs are below this: KVM_CAP_MAX_VCPU_ID */
-    int split_errno;            /* enabling KVM_CAP_SPLIT_IRQCHIP; 0: it works, ENOTSUP: not offered */
-    int x2apic_errno;           /* the same for KVM_CAP_X2APIC_API with 32-bit IDs and no broadcast quirk */
-    bool signal_msi, irqfd, resample, user_msr, stats_fd, tsc_scaling, immediate_exit, xsave;
-    bool dirty_clear; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
-    uint32_t tsc_khz; /* of a guest's TSC; 0: not told */
+    int open_errno;        /* /dev/kvm did not open; 0: it did, and all below is valid */
+    int api_version;       /* 12, or this is no KVM we know */
+    int vm_errno;          /* KVM_CREATE_VM; 0: it worked */
+    bool hardware;         /* on VMX or SVM: runs unmodified guests. False: a KVM in software, which runs its own
+                              paravirtual kind and emulates everything else, slowly and not wholly */
+    uint32_t max_vcpus;    /* KVM_CAP_MAX_VCPUS */
+    uint32_t max_vcpu_ids; /* IDs are below this: KVM_CAP_MAX_VCPU_ID */
+    int split_errno;       /* enabling KVM_CAP_SPLIT_IRQCHIP; 0: it works, ENOTSUP: not offered */
+    int x2apic_errno;      /* the same for KVM_CAP_X2APIC_API with 32-bit IDs and no broadcast quirk */
 };
 
 /* Ask. Never fails: `p` says what did. Opens /dev/kvm and makes a machine that lives for the call. Any thread. */

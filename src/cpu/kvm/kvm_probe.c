@@ -25,18 +25,10 @@ static void probe_extensions(struct kvm_probe *p, const struct kvm_sys *s, int d
 {
     int recommended = kvm_cap(s, dev, KVM_CAP_NR_VCPUS), max = kvm_cap(s, dev, KVM_CAP_MAX_VCPUS);
     int ids = kvm_cap(s, dev, KVM_CAP_MAX_VCPU_ID);
-    p->recommended_vcpus = recommended ? (uint32_t)recommended : 4; /* api.rst: what old kernels mean by silence */
-    p->max_vcpus = max ? (uint32_t)max : p->recommended_vcpus;
+    if (!recommended)
+        recommended = 4; /* api.rst: what old kernels mean by silence */
+    p->max_vcpus = (uint32_t)(max ? max : recommended);
     p->max_vcpu_ids = ids ? (uint32_t)ids : p->max_vcpus;
-    p->signal_msi = kvm_cap(s, dev, KVM_CAP_SIGNAL_MSI);
-    p->irqfd = kvm_cap(s, dev, KVM_CAP_IRQFD);
-    p->resample = kvm_cap(s, dev, KVM_CAP_IRQFD_RESAMPLE);
-    p->user_msr = kvm_cap(s, dev, KVM_CAP_X86_USER_SPACE_MSR);
-    p->stats_fd = kvm_cap(s, dev, KVM_CAP_BINARY_STATS_FD);
-    p->tsc_scaling = kvm_cap(s, dev, KVM_CAP_TSC_CONTROL);
-    p->immediate_exit = kvm_cap(s, dev, KVM_CAP_IMMEDIATE_EXIT);
-    p->xsave = kvm_cap(s, dev, KVM_CAP_XSAVE);
-    p->dirty_clear = kvm_cap(s, dev, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
 }
 
 static int try_enable(const struct kvm_sys *s, int dev, int vm, unsigned cap, uint64_t arg)
@@ -54,8 +46,6 @@ static void probe_machine(struct kvm_probe *p, const struct kvm_sys *s, int dev)
     p->split_errno = try_enable(s, dev, vm, KVM_CAP_SPLIT_IRQCHIP, KVM_PINS);
     p->x2apic_errno = try_enable(s, dev, vm, KVM_CAP_X2APIC_API,
                                  KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
-    int khz = kvm_io(s, vm, KVM_GET_TSC_KHZ, 0);
-    p->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     close(vm);
 }
 

@@ -14,8 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define COMPLETIONS_MAX   256 /* KVM_RUNs that only write back an access, before the vCPU stops anyway */
-#define EXIT_MEMORY_FAULT 39
+#define COMPLETIONS_MAX 256 /* KVM_RUNs that only write back an access, before the vCPU stops anyway */
 
 /* ---- kicks ---- */
 
