@@ -214,9 +214,12 @@ static inline pid_t brig_serve(const struct brig *r, char *const argv[])
         execvp(argv[0], argv);
         _exit(127);
     }
-    for (int rc = -1; rc; usleep(1000)) {
+    /* It may listen before it has its image: only then does it greet. */
+    for (bool greeted = false; !greeted; usleep(1000)) {
+        char greeting[8];
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        rc = connect(fd, (struct sockaddr *)&a, sizeof a);
+        greeted = !connect(fd, (struct sockaddr *)&a, sizeof a) &&
+                  recv(fd, greeting, sizeof greeting, MSG_WAITALL) == sizeof greeting;
         close(fd);
         assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
     }
