@@ -1,21 +1,6 @@
 /* The 82574's registers: NVM, PHY, interrupts of every kind, statistics, resets, mastering. */
 #include "e1000e_rig.h"
 
-static struct e1000e_rig rig;
-
-static int setup(void **state)
-{
-    e1000e_rig_init(&rig);
-    *state = &rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    e1000e_rig_fini(*state);
-    return 0;
-}
-
 /* ---- NVM, PHY, ports ---- */
 
 static uint16_t nvm(struct e1000e_rig *r, unsigned word)

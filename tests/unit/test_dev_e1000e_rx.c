@@ -1,21 +1,6 @@
 /* Receiving with the 82574: descriptor formats, rings, filters, VLAN tags, checksums. */
 #include "e1000e_rig.h"
 
-static struct e1000e_rig rig;
-
-static int setup(void **state)
-{
-    e1000e_rig_init(&rig);
-    *state = &rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    e1000e_rig_fini(*state);
-    return 0;
-}
-
 enum { DD = 1, EOP = 2, IXSM = 4, VP = 8, UDPCS = 0x10, TCPCS = 0x20, IPCS = 0x40 };
 enum { RFCTL_EXTENDED = 1 << 15 };
 

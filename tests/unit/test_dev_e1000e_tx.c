@@ -1,19 +1,10 @@
 /* Sending with the 82574: descriptors, write-back, checksums, large frames, VLAN tags. */
 #include "e1000e_rig.h"
 
-static struct e1000e_rig rig;
-
-static int setup(void **state)
+static int setup_tx(void **state)
 {
-    e1000e_rig_init(&rig);
-    tx_start(&rig);
-    *state = &rig;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    e1000e_rig_fini(*state);
+    setup(state);
+    tx_start(*state);
     return 0;
 }
 
@@ -454,7 +445,7 @@ static void test_large_lies(void **state)
     assert_in_range(r->net.sent, 0, 1);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup_tx, teardown)
 
 int main(void)
 {
