@@ -1,4 +1,5 @@
-/* How many guest instructions a second the built-in engine does: a few loops of kernel-like code, one vCPU, one thread.
+/* How many guest instructions a second the built-in engine does, interpreted and translated: a few loops of kernel-like
+ * code, one vCPU, one thread.
  * Usage: bench_cpu_soft [seconds-per-loop [name]] */
 #include "cpu/soft/soft.h"
 
@@ -62,7 +63,7 @@ static void no_kick(void *opaque, vcpu_idx_t cpu)
 {
 }
 
-static int setup(struct bench *b, struct err *e)
+static int setup(struct bench *b, bool jit, struct err *e)
 {
     static const apic_id_t ids[] = {{300}};
     struct cpu_topology topo = {1, 1, 1, 1};
@@ -78,6 +79,7 @@ static int setup(struct bench *b, struct err *e)
     c.fabric = b->fabric;
     c.cpuid = &b->cpuid;
     c.clock = &b->clock;
+    c.jit = jit;
     return engine_soft.vm_create(&c, &b->vm, e);
 }
 
@@ -120,11 +122,11 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static void measure(struct bench *b, const struct loop *l, double seconds)
+/* Instructions a nanosecond. */
+static double measure(struct bench *b, const struct loop *l, double seconds)
 {
     struct engine_vcpu *v = engine_soft.vcpu(b->vm, VCPU_IDX(0));
     struct cpu_run run = {.budget = 100000};
-    struct cpu_state s;
     uint64_t done = 0;
     boot(b, l);
     double start = cpu_seconds(), took;
@@ -136,24 +138,34 @@ static void measure(struct bench *b, const struct loop *l, double seconds)
         }
         took = cpu_seconds() - start;
     } while (took < seconds && run.exit == CPU_EXIT_BUDGET);
-    engine_soft.get_state(v, &s);
-    printf("%-8s %7.3f GIPS  %6.2f ns/insn  (rip %llx, exit %d)\n", l->name, (double)done / took / 1e9,
-           took * 1e9 / (double)done, (unsigned long long)s.rip, run.exit);
+    return run.exit == CPU_EXIT_BUDGET ? (double)done / took / 1e9 : 0;
+}
+
+static void fini(struct bench *b)
+{
+    engine_soft.vm_destroy(b->vm);
+    fabric_destroy(b->fabric);
+    ram_fini(&b->ram);
 }
 
 int main(int argc, char **argv)
 {
-    struct bench b = {0};
+    static struct bench b[2];
     struct err e = {{0}};
-    if (setup(&b, &e)) {
-        fprintf(stderr, "bench_cpu_soft: %s\n", e.msg);
-        return 1;
+    for (unsigned jit = 0; jit < 2; jit++)
+        if (setup(&b[jit], jit, &e)) {
+            fprintf(stderr, "bench_cpu_soft: %s\n", e.msg);
+            return 1;
+        }
+    printf("%-8s %12s %12s %7s  G instructions/s of one thread\n", "loop", "interpreted", "translated", "ratio");
+    for (unsigned i = 0; i < ARRAY_SIZE(loops); i++) {
+        if (argc >= 3 && strcmp(argv[2], loops[i].name))
+            continue;
+        double seconds = argc > 1 ? atof(argv[1]) : 0.5;
+        double slow = measure(&b[0], &loops[i], seconds), fast = measure(&b[1], &loops[i], seconds);
+        printf("%-8s %12.3f %12.3f %7.2f\n", loops[i].name, slow, fast, fast / slow);
     }
-    for (unsigned i = 0; i < ARRAY_SIZE(loops); i++)
-        if (argc < 3 || !strcmp(argv[2], loops[i].name))
-            measure(&b, &loops[i], argc > 1 ? atof(argv[1]) : 0.5);
-    engine_soft.vm_destroy(b.vm);
-    fabric_destroy(b.fabric);
-    ram_fini(&b.ram);
+    fini(&b[0]);
+    fini(&b[1]);
     return 0;
 }

@@ -12,6 +12,7 @@
  */
 #include "cpu/soft/block.h"
 
+#include "cpu/jit/jit.h"
 #include "cpu/soft/event.h"
 #include "cpu/soft/run.h"
 
@@ -41,13 +42,14 @@ struct code_page {
 struct block_cache {
     const struct ram *ram; /* (c) */
     pthread_mutex_t lock;
-    uint8_t *arena;                               /* (c) */
-    uint64_t used;                                /* (l) bytes of it */
-    _Atomic(struct code_page *) *page_of;         /* (c) array; (a) each: by RAM page number, NULL: never held code */
-    struct code_page *pages;                      /* (l) all of them */
-    _Atomic uint32_t generation;                  /* (a) flushes so far; changed in exclusive sections only */
-    _Atomic uint32_t logged;                      /* (a) pages marked so far; changed in exclusive sections only */
-    uint32_t log[LOG_SIZE];                       /* ring of RAM page numbers; the same */
+    uint8_t *arena;                       /* (c) */
+    struct jit *jit;                      /* (c) NULL: blocks are interpreted only. Its code is behind the arena */
+    uint64_t used;                        /* (l) bytes of it */
+    _Atomic(struct code_page *) *page_of; /* (c) array; (a) each: by RAM page number, NULL: never held code */
+    struct code_page *pages;              /* (l) all of them */
+    _Atomic uint32_t generation;          /* (a) flushes so far; changed in exclusive sections only */
+    _Atomic uint32_t logged;              /* (a) pages marked so far; changed in exclusive sections only */
+    uint32_t log[LOG_SIZE];               /* ring of RAM page numbers; the same */
     _Atomic(struct block *) hash[1 << HASH_BITS]; /* (a) heads; blocks are added under `lock` and never leave */
 };
 
@@ -66,29 +68,39 @@ static uint64_t page_table_size(const struct ram *ram)
     return ram_pages(ram) * sizeof(struct code_page *);
 }
 
-int block_cache_create(const struct ram *ram, struct block_cache **out, struct err *e)
+int block_cache_create(const struct ram *ram, bool jit, uint32_t heat, struct block_cache **out, struct err *e)
 {
     struct block_cache *c = calloc(1, sizeof *c);
     if (!c)
         return err_set(e, -ENOMEM, "out of memory for the block cache");
     c->ram = ram;
     pthread_mutex_init(&c->lock, NULL);
-    c->arena = reserve(ARENA_SIZE);
+    c->arena = reserve(ARENA_SIZE + JIT_SIZE);
     c->page_of = reserve(page_table_size(ram));
-    *out = c;
-    if (c->arena && c->page_of)
-        return 0;
-    block_cache_destroy(c);
-    *out = NULL;
-    return err_set(e, -ENOMEM, "no address space for the block cache: raise the limit (ulimit -v)");
+    int rc = c->arena && c->page_of
+                 ? 0
+                 : err_set(e, -ENOMEM, "no address space for the block cache: raise the limit (ulimit -v)");
+    if (!rc && jit)
+        rc = jit_create(c->arena + ARENA_SIZE, heat, &c->jit, e);
+    if (rc)
+        block_cache_destroy(c);
+    else
+        *out = c;
+    return rc;
+}
+
+struct jit *block_jit(const struct block_cache *c)
+{
+    return c->jit;
 }
 
 void block_cache_destroy(struct block_cache *c)
 {
     if (!c)
         return;
+    jit_destroy(c->jit);
     if (c->arena)
-        munmap(c->arena, ARENA_SIZE);
+        munmap(c->arena, ARENA_SIZE + JIT_SIZE);
     if (c->page_of)
         munmap((void *)c->page_of, page_table_size(c->ram));
     pthread_mutex_destroy(&c->lock);
@@ -131,6 +143,8 @@ static void flush(struct block_cache *c)
         atomic_store_explicit(&c->page_of[p->index], NULL, memory_order_relaxed);
     c->pages = NULL;
     c->used = 0;
+    if (c->jit)
+        jit_flush(c->jit);
     atomic_fetch_add_explicit(&c->generation, 1, memory_order_release);
     pthread_mutex_unlock(&c->lock);
 }
@@ -319,26 +333,15 @@ static unsigned hash_of(uint64_t key)
     return (unsigned)(key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - HASH_BITS));
 }
 
-static bool alive(const struct block *b)
-{
-    return atomic_load_explicit(&b->gate, memory_order_acquire) != BLOCK_DEAD;
-}
-
 static struct block *cached(const struct block_cache *c, uint64_t key)
 {
     struct block *b = atomic_load_explicit(&c->hash[hash_of(key)], memory_order_acquire);
-    while (b && !(b->key == key && alive(b)))
+    while (b && !(b->key == key && block_alive(b)))
         b = atomic_load_explicit(&b->next, memory_order_acquire);
     return b;
 }
 
 /* ---- translation ---- */
-
-GUEST_RACY static void copy_bytes(uint8_t *out, const uint8_t *from, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        out[i] = *(const volatile uint8_t *)(from + i);
-}
 
 GUEST_RACY static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned n)
 {
@@ -367,7 +370,7 @@ static void settle(struct block *b, const struct block_draft *d, uint64_t key, s
 static void prune(_Atomic(struct block *) *at)
 {
     for (struct block *b; (b = atomic_load_explicit(at, memory_order_relaxed));)
-        if (alive(b))
+        if (block_alive(b))
             at = &b->next;
         else
             atomic_store_explicit(at, atomic_load_explicit(&b->next, memory_order_relaxed), memory_order_release);
@@ -399,6 +402,8 @@ static struct block *insert(struct block_cache *c, struct code_page *p, uint64_t
         b->page2_next = tail.page->tails;
         tail.page->tails = b;
     }
+    if (c->jit)
+        jit_watch(c->jit, b);
     _Atomic(struct block *) *head = &c->hash[hash_of(key)];
     prune(head);
     atomic_store_explicit(&b->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
@@ -421,8 +426,10 @@ static enum made make(struct block_cache *c, gpa_t gpa, unsigned mode, struct bl
         return MADE_UNMARKED;
     if ((*out = cached(c, key)))
         return MADE;
+    if (c->jit && jit_full(c->jit))
+        return MADE_FULL;
     do {
-        copy_bytes(bytes, from, avail);
+        guest_copy(bytes, from, avail);
         lower_block(&d, bytes, avail, off, mode);
         if (d.straddles)
             return MADE_STRADDLES;
@@ -465,7 +472,7 @@ static unsigned fetch_bytes(struct soft_vcpu *v, gva_t lin, uint64_t most, uint8
             break;
         const uint8_t *p = ram_hva(v_ram(v), gpa, 1);
         if (p)
-            copy_bytes(out + n, p, 1);
+            guest_copy(out + n, p, 1);
         else
             out[n] = (uint8_t)bus_read(v->vm->cfg.mmio, gpa, 1);
         gpa++;
@@ -489,8 +496,8 @@ static enum made make_straddler(struct block_cache *c, gpa_t gpa, gpa_t gpa2, un
     atomic_fetch_or_explicit(&p->granules, granule_mask(off, first), memory_order_seq_cst);
     atomic_fetch_or_explicit(&p2->granules, granule_mask(0, sizeof bytes - first), memory_order_seq_cst);
     atomic_thread_fence(memory_order_seq_cst);
-    copy_bytes(bytes, from, first);
-    copy_bytes(bytes + first, from2, sizeof bytes - first);
+    guest_copy(bytes, from, first);
+    guest_copy(bytes + first, from2, sizeof bytes - first);
     lower_block(&d, bytes, sizeof bytes, off, mode | MODE_SINGLE);
     if (d.bytes <= first)
         return MADE_STRADDLES; /* it was changed meanwhile and does not straddle any more: the next try will see */
@@ -604,7 +611,7 @@ struct block *block_find(struct soft_vcpu *v)
     if (!flat)
         lin = (uint32_t)(rip + v->st.seg[SEG_CS].base);
     v->rip_bias = rip - (lin & 0xfff);
-    if (e->rip == rip && e->key == v->jump_key && alive(e->b))
+    if (e->rip == rip && e->key == v->jump_key && block_alive(e->b))
         return e->b;
     if (!fetch_page(v, lin, &gpa))
         return NULL;

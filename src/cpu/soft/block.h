@@ -31,9 +31,17 @@ struct block {
     gpa_t gpa2;                   /* (c) of that page */
     uint16_t n;                   /* (c) instructions */
     uint16_t bytes;               /* (c) */
-    uint32_t reserved;
+    _Atomic uint32_t heat;        /* (a) executions, while they are counted */
+    uop_fn *first; /* (c) the first uop's handler, while another one in its place counts or enters host code */
+    void *code;    /* (a) where host code enters: its own once it is translated. Without a translator: unused */
+    void *body;    /* (a) the same behind the gate's check; NULL: not translated */
     struct uop uops[];
 };
+
+static inline bool block_alive(const struct block *b)
+{
+    return atomic_load_explicit(&b->gate, memory_order_acquire) != BLOCK_DEAD;
+}
 
 static inline gpa_t block_gpa(const struct block *b)
 {
@@ -78,7 +86,9 @@ struct block_draft {
 void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, unsigned off, unsigned mode);
 
 /* ---- block.c: lifecycle ---- */
-int block_cache_create(const struct ram *ram, struct block_cache **out, struct err *e);
+/* `jit`: with a translator, which takes blocks that ran `heat` times (jit_create()). */
+int block_cache_create(const struct ram *ram, bool jit, uint32_t heat, struct block_cache **out, struct err *e);
+struct jit *block_jit(const struct block_cache *c); /* NULL: none */
 void block_cache_destroy(struct block_cache *c);
 bool block_jumps_alloc(struct soft_vcpu *v); /* false: out of host memory */
 void block_jumps_free(struct soft_vcpu *v);

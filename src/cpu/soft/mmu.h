@@ -70,6 +70,13 @@ GUEST_RACY static inline void guest_st(uint8_t *p, unsigned size, uint64_t val)
     }
 }
 
+/* Bytes that may change meanwhile. */
+GUEST_RACY static inline void guest_copy(uint8_t *out, const uint8_t *from, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        out[i] = *(const volatile uint8_t *)(from + i);
+}
+
 /* ---- TLB probes: hva of [gva, gva+size) within one page, or NULL (go the slow way) ---- */
 static inline uint8_t *tlb_read(struct soft_vcpu *v, gva_t gva, unsigned size)
 {

@@ -277,7 +277,7 @@ static enum uop_stop execute(struct soft_vcpu *v, struct block *b)
     v->smc = false;
     v->budget -= b->n;
     do
-        u = u->fn(v, u);
+        u = __atomic_load_n(&u->fn, __ATOMIC_ACQUIRE)(v, u);
     while (u);
     v->block_left = 0;
     return v->stop;
@@ -501,7 +501,10 @@ static int vm_alloc(struct soft_vm *vm, const struct engine_config *c, struct er
         return err_set(e, -ENOMEM, "out of memory for %u vCPUs", c->vcpus);
     memcpy(ids, c->ids, c->vcpus * sizeof *ids);
     memset(vm->vcpu, 0, c->vcpus * sizeof vm->vcpu[0]);
-    return block_cache_create(c->ram, &vm->blocks, e);
+    int rc = block_cache_create(c->ram, c->jit, c->jit_heat, &vm->blocks, e);
+    if (!rc)
+        vm->jit = block_jit(vm->blocks);
+    return rc;
 }
 
 static int soft_vm_create(const struct engine_config *c, struct engine_vm **out, struct err *e)

@@ -128,6 +128,8 @@ struct soft_vcpu {
     uint64_t cc_dst, cc_src; /* (v) */
     uint32_t cc_op;          /* (v) enum cc_kind of flags.h, and log2 of the size << 8 */
 
+    uint16_t jit_flags; /* (v) while host code runs, the arithmetic flags: RFLAGS[7:0] << 8 | OF (cpu/jit/emit.h) */
+
     uint32_t mode;        /* (v) enum mode_bits, kept by mode_update() */
     struct tlb_bank *tlb; /* (v) tlb_select(v): the CPL's bank, or one that never hits */
     int64_t budget;       /* (v) instructions left in the time slice; the current block's are already taken off */
@@ -174,6 +176,7 @@ struct soft_vm {
     struct engine_config cfg;   /* (c) */
     struct soft_vcpu *vcpu;     /* (c) [cfg.vcpus] */
     struct block_cache *blocks; /* (c) block.c */
+    struct jit *jit;            /* (c) theirs; NULL: none */
     struct excl *excl;          /* (c) run.c: stopping the other workers */
 };
 

@@ -53,6 +53,8 @@ enum uop_aflag {
     AF_SEG_SHIFT = 4 /* enum cpu_seg in bits 4..6, always set */
 };
 
+enum { PAUSES_MOST = 32 }; /* of one quantum: the last one leaves the vCPU */
+
 /* v->stop: why a handler returned NULL. Except for STOP_FAULT st.rip is the next instruction's. */
 enum uop_stop {
     STOP_LOOKUP, /* go on at st.rip */
@@ -124,6 +126,10 @@ const struct uop *uop_goto(struct soft_vcpu *v, uint64_t rip);
 const struct uop *uop_fold(struct soft_vcpu *v, const struct uop *u);
 /* A jump whose link can't be entered: unknown, dead, out of budget, or somebody wants attention. */
 const struct uop *uop_link_slow(struct soft_vcpu *v, const struct uop *u);
+
+/* Do `u`'s instruction, decoded as `in`, by its generic executor. False: the block is left as a handler that returns
+ * NULL leaves it. */
+bool uop_execute(struct soft_vcpu *v, const struct uop *u, const struct insn *in);
 
 /* RIP has 32 bits outside 64-bit mode (past the segment's limit the fetch says #GP). */
 static inline uint64_t rip_wrap(const struct soft_vcpu *v, uint64_t rip)

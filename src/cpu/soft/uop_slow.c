@@ -126,8 +126,7 @@ HANDLER(op_bad)
 /* SDM 2, "PAUSE": a vCPU that spins is better off the worker. */
 HANDLER(op_pause)
 {
-    enum { SPINS = 32 };
-    if (++v->pauses < SPINS)
+    if (++v->pauses < PAUSES_MOST)
         NEXT();
     v->pauses = 0;
     v->run->exit = CPU_EXIT_SPIN;
@@ -153,14 +152,27 @@ COLD static const struct uop *cold_end(struct soft_vcpu *v, const struct uop *u,
     }
 }
 
-HANDLER(op_cold)
+ALWAYS_INLINE enum exec_result cold(struct soft_vcpu *v, const struct uop *u, const struct insn *in)
 {
-    const struct insn *in = u->in;
     v->st.rip = uop_rip(v, u);
     v->next_rip = rip_wrap(v, v->st.rip + u->len);
     v->block_left = u->left;
-    enum exec_result r = exec_of(in->op)(v, in);
+    return exec_of(in->op)(v, in);
+}
+
+HANDLER(op_cold)
+{
+    enum exec_result r = cold(v, u, u->in);
     if (likely(r == EXEC_OK) && likely(!v->smc))
         NEXT();
     return cold_end(v, u, r);
+}
+
+bool uop_execute(struct soft_vcpu *v, const struct uop *u, const struct insn *in)
+{
+    enum exec_result r = cold(v, u, in);
+    if (likely(r == EXEC_OK) && likely(!v->smc))
+        return true;
+    cold_end(v, u, r);
+    return false;
 }

@@ -1,0 +1,119 @@
+/* Private to the emitters: the translation of one block as it goes on, and the pieces it is made of.
+ *
+ * Flags. A guest's arithmetic flags are in the host's (`native`), in soft_vcpu.jit_flags (`saved`), in both, or, while
+ * nobody will read them, in neither. jit_flags holds what LAHF and SETO made: AH is RFLAGS[7:0], AL is OF. Whoever
+ * emits an instruction that spoils the host's flags says eflags_spoil() before it; flags are saved then if they are
+ * still wanted. Between blocks they are saved.
+ *
+ * Accesses. emit_probe() turns the guest address in T_ADDR into a host address, or leaves for the instruction's slow
+ * path: the generic executor does the instruction as a whole, and host code goes on behind it. So a probe comes before
+ * anything of the instruction has happened, and one instruction has any number of probes but changes nothing before the
+ * last. A probe spoils flags and T_VAL; it keeps T_FLAGS.
+ *
+ * Scratch: T_FLAGS is also lost by eflags_load() and by eflags_spoil().
+ */
+#ifndef HEC_CPU_JIT_EMIT_H
+#define HEC_CPU_JIT_EMIT_H
+
+#include "cpu/jit/jit_priv.h"
+
+struct tx;
+typedef void emit_fn(struct tx *t, const struct insn *in);
+
+/* What an instruction does to the arithmetic flags. */
+enum flag_use {
+    FLAGS_NONE,
+    FLAGS_READ = 1, /* wants some */
+    FLAGS_PART = 2, /* changes some and leaves others */
+    FLAGS_SET = 4   /* changes all */
+};
+
+/* How to translate an instruction. fn NULL: the generic executor does it. */
+struct how {
+    emit_fn *fn;
+    uint8_t flags; /* enum flag_use */
+    bool ends;     /* the block: nothing behind it is reached */
+};
+
+enum slow_kind { SLOW_GENERIC, SLOW_LEAVE };
+enum { SLOW_MOST = 3 * BLOCK_MAX };
+
+struct slow {
+    uint8_t *from;   /* the jump that leads to it */
+    void *resume;    /* SLOW_GENERIC: where to go on */
+    uint16_t i;      /* instruction */
+    uint8_t kind;    /* enum slow_kind */
+    bool load_flags; /* SLOW_GENERIC: the code at `resume` wants them native */
+};
+
+struct tx {
+    struct asm_buf a;
+    struct jit *j;
+    struct block *b;
+    uint8_t *back; /* constants begin here (as written) */
+    void *entry;   /* where the block begins (as run) */
+    void *body;    /* the same behind the gate */
+    unsigned n;    /* instructions that decode */
+    unsigned i;    /* the one being translated */
+    bool native, saved;
+    bool wanted[BLOCK_MAX + 1]; /* whether the flags before an instruction are read before they are all changed */
+    unsigned slows;
+    struct slow slow[SLOW_MOST];
+    struct insn in[BLOCK_MAX];
+    struct how how[BLOCK_MAX];
+};
+
+/* ---- choosing: one of these knows the operation, or none does ---- */
+struct how how_alu(const struct insn *in);  /* emit_alu.c: add .. test, inc, dec, neg, not */
+struct how how_mov(const struct insn *in);  /* emit_mov.c: moves, lea, the stack, registers among themselves */
+struct how how_bit(const struct insn *in);  /* emit_bit.c: shifts, bits, multiplications */
+struct how how_cond(const struct insn *in); /* emit_jump.c: setcc, cmovcc */
+struct how how_jump(const struct insn *in); /* emit_jump.c: near branches */
+struct how how_lock(const struct insn *in); /* emit_lock.c: what has LOCK, and XCHG with memory */
+
+static inline const struct uop *tx_uop(const struct tx *t)
+{
+    return &t->b->uops[t->i];
+}
+
+/* ---- flags ---- */
+void eflags_spoil(struct tx *t); /* the next host instruction changes the host's flags, and not for the guest */
+void eflags_load(struct tx *t);  /* make them native */
+void eflags_save(struct tx *t);  /* unless they are */
+void eflags_part(struct tx *t);  /* the next host instruction changes some of the guest's flags: then eflags_made() */
+void eflags_made(struct tx *t);  /* the last host instruction made the guest's flags */
+
+/* ---- registers ---- */
+/* The host register that holds a guest register: its own, or `scratch` after a load. */
+unsigned use_reg(struct tx *t, unsigned greg, unsigned scratch);
+/* The host register to compute a guest register in, with (`load`) or without its present value; then put_reg(). */
+unsigned edit_reg(struct tx *t, unsigned greg, unsigned scratch, bool load);
+void put_reg(struct tx *t, unsigned greg, unsigned host);
+
+/* Registers and sizes that emitters may take as they are: no AH, CH, DH, BH. */
+static inline bool plain_reg(const struct opnd *o)
+{
+    return o->kind == OPND_REG && o->reg < OPND_AH;
+}
+
+/* A memory operand that emit_address() can say. */
+bool plain_mem(const struct insn *in);
+
+/* ---- memory ---- */
+/* The operand's linear address into T_ADDR; `keep` != H_NONE: a scratch register that must survive. Changes no flags.
+ */
+void emit_address(struct tx *t, const struct insn *in);
+/* Guest address in T_ADDR -> host address, for `size` bytes. */
+void emit_probe(struct tx *t, unsigned size, enum access acc);
+/* Both. */
+void emit_operand(struct tx *t, const struct insn *in, unsigned size, enum access acc);
+/* Go the slow way on this condition. */
+void emit_slow(struct tx *t, enum asm_cond cc, enum slow_kind kind);
+
+/* ---- leaving ---- */
+/* To the uop `u`'s target in the same page. */
+void emit_link(struct tx *t, const struct uop *u);
+/* To where the block's `end` uop leads, in this page or at the next one's beginning. */
+void emit_onward(struct tx *t, const struct uop *end); /* emit_jump.c */
+
+#endif
