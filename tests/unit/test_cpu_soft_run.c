@@ -277,6 +277,25 @@ static void a_straddler_follows_both_its_pages(void **state)
     }
 }
 
+/* All of RAM, as a reset clears it: none of the old code runs, wherever it is. */
+static void code_that_goes_with_all_of_ram(void **state)
+{
+    static const uint64_t from[] = {0, 0x22010, 0x22ff0};
+    struct rig *r = *state;
+    rig_long(r, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(from); i++) {
+        load(r, 0x22ff8, "\xb8\x01\x00\x00\x00\xf4", 6); /* mov $1, %eax; hlt */
+        for (unsigned run = 1; run <= 2; run++) {
+            r->v->st.rip = 0x22ff8;
+            r->v->st.activity = CPU_ACTIVE;
+            to_halt(r);
+            assert_int_equal(r->v->st.gpr[RAX], run);
+            *rig_at(r, 0x22ff9) = 2;
+            block_dma_write((struct soft_vm *)r->vm, from[i], UINT64_C(1) << 40);
+        }
+    }
+}
+
 /* ---- other modes ---- */
 
 GUEST(prog32, ".code32",
@@ -598,6 +617,7 @@ int main(void)
         RIG_TEST(operands_cross_pages),
         RIG_TEST(a_fault_is_precise),
         RIG_TEST(fetch_faults),
+        RIG_TEST(code_that_goes_with_all_of_ram),
         RIG_TEST(instructions_cross_pages),
         RIG_TEST(a_straddler_follows_both_its_pages),
         RIG_TEST(protected_mode_runs),

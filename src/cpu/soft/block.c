@@ -27,6 +27,8 @@ enum { ARENA_SIZE = 256 << 10, HASH_BITS = 5, LOG_SIZE = 4 };
 enum { ARENA_SIZE = 32 << 20, HASH_BITS = 16, LOG_SIZE = 64 };
 #endif
 
+#define MUCH (UINT64_C(64) << 20) /* bytes written at once, as when all RAM is cleared */
+
 enum { IDLE_STORES = 16 }; /* stores to a page without blocks until it may be written fast again */
 
 struct code_page {
@@ -307,11 +309,33 @@ static void dma_write_code(struct block_cache *c, gpa_t gpa, uint64_t granules)
     pthread_mutex_unlock(&c->lock);
 }
 
+static gpa_t page_gpa(const struct ram *r, uint32_t index)
+{
+    gpa_t at = index * RAM_PAGE;
+    return at < r->low_size ? at : at - r->low_size + RAM_HIGH_GPA;
+}
+
+/* Pages with code are far fewer than those written. What else is on them goes too. */
+static void dma_write_much(struct block_cache *c, gpa_t gpa, uint64_t len)
+{
+    pthread_mutex_lock(&c->lock);
+    for (struct code_page *p = c->pages; p; p = p->all_next) {
+        gpa_t at = page_gpa(c->ram, p->index);
+        if (at + RAM_PAGE > gpa && at < gpa + len && holds_code(p, ~UINT64_C(0)))
+            kill_blocks(p, NULL);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* The common case, a page without code where the bytes are, takes no lock. */
 void block_dma_write(struct soft_vm *vm, gpa_t gpa, uint64_t len)
 {
     struct block_cache *c = vm->blocks;
     atomic_thread_fence(memory_order_seq_cst); /* the bytes before the marks and the bits */
+    if (len >= MUCH) {
+        dma_write_much(c, gpa, len);
+        return;
+    }
     while (len && ram_hva(c->ram, gpa, 1)) {
         uint64_t n = min_u64(len, RAM_PAGE - (gpa & 0xfff)), granules = granule_mask(gpa & 0xfff, n);
         if (unlikely(holds_code(code_page(c, gpa), granules)))
