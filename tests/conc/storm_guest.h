@@ -13,7 +13,7 @@
 #define STORM_PORT_DONE     0xf4
 #define STORM_PORT_PROGRESS 0xf5
 
-#define STORM_PML4 0x4000 /* and two pages more; 64-bit code only */
+#define STORM_PML4   0x4000 /* and two pages more; 64-bit code only */
 #define STORM_BASE   0x8000 /* a SIPI vector's page */
 #define STORM_IDT    0xa000
 #define STORM_IDS    0xb000

@@ -132,7 +132,8 @@ static uint8_t ask(struct disk *t, const struct req *q, uint32_t type, uint64_t 
 static void the_configuration_describes_the_disk(void **state)
 {
     struct disk t = {.block = NULL};
-    disk_init(&t, (struct virtio_blk_config){.serial = "serial number 0123456789"}, (struct block_config){.option = ""});
+    disk_init(&t, (struct virtio_blk_config){.serial = "serial number 0123456789"},
+              (struct block_config){.option = ""});
     disk_up(&t, ALL);
     uint64_t want = F_SEG_MAX | F_FLUSH | F_CONFIG_WCE | F_MQ | F_WRITE_ZEROES;
     assert_true((t.d.features & want) == want && !(t.d.features & F_RO));
