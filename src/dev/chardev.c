@@ -29,20 +29,28 @@ static void wake(struct chardev *c)
 
 /* ---- any thread ---- */
 
-bool chardev_put(struct chardev *c, uint8_t byte)
+/* Under the lock: append `n` bytes, for which there is room. Whether the thread has to look. */
+static bool ring_append(struct chardev *c, const uint8_t *buf, size_t n)
 {
-    if (c->kind == CHARDEV_NULL)
-        return true;
-    bool need_wake = false, taken = true;
+    size_t at = (c->head + c->n) % CHARDEV_RING, first = min_u64(n, CHARDEV_RING - at);
+    bool was_low = c->n < CHARDEV_RING / 2, was_asleep = c->asleep;
+    memcpy(c->ring + at, buf, first);
+    memcpy(c->ring, buf + first, n - first);
+    c->n += n;
+    c->asleep = false;
+    return was_asleep || (was_low && c->n >= CHARDEV_RING / 2);
+}
+
+size_t chardev_write(struct chardev *c, const uint8_t *buf, size_t n)
+{
+    if (c->kind == CHARDEV_NULL || !n)
+        return n;
     pthread_mutex_lock(&c->lock);
-    if (c->n < CHARDEV_RING) {
-        c->ring[(c->head + c->n++) % CHARDEV_RING] = byte;
-        need_wake = c->asleep || c->n == CHARDEV_RING / 2;
-        c->asleep = false;
-    } else if (!c->hurry) {
-        c->refused = true;
-        taken = false;
-    }
+    size_t room = CHARDEV_RING - c->n, taken = min_u64(n, room);
+    bool need_wake = taken && ring_append(c, buf, taken);
+    if (c->hurry)
+        taken = n;
+    c->refused |= taken < n;
     pthread_mutex_unlock(&c->lock);
     if (need_wake)
         wake(c);
@@ -159,8 +167,7 @@ static bool write_some(struct chardev *c)
 
 static void put_text(struct chardev *c, const char *text)
 {
-    for (; *text; text++)
-        chardev_put(c, (uint8_t)*text);
+    chardev_write(c, (const uint8_t *)text, strlen(text));
 }
 
 /* The key after Ctrl-A. Returns true if it is to go to the guest as it is. */

@@ -3,8 +3,8 @@
  * Backends (-serial): stdio, file:PATH, null (or none), pty, unix:PATH (listens; one client at a time; the next may
  * come after it left). While a pty or socket has no peer, output is dropped, as on a line nobody is connected to.
  *
- * Protocol: chardev_put() never enters the kernel except to wake a sleeping I/O thread, at most once every
- * CHARDEV_LINGER_MS; the thread gathers bytes for that long before it writes. When the ring is full, put refuses (the
+ * Protocol: chardev_write() never enters the kernel except to wake a sleeping I/O thread, at most once every
+ * CHARDEV_LINGER_MS; the thread gathers bytes for that long before it writes. When the ring is full, it refuses (the
  * device shows "transmitter busy") and client->room is called once there is room again. Nothing accepted is lost.
  *
  * On a terminal stdio is in raw mode and Ctrl-A is the escape: x quits, b sends a break, h helps, Ctrl-A is itself. The
@@ -31,7 +31,7 @@ struct chardev_client {
     /* Take up to `n` bytes and return how many were taken. After taking fewer the device calls
      * chardev_input_ready() once it has room. */
     size_t (*input)(void *opaque, const uint8_t *buf, size_t n);
-    void (*room)(void *opaque); /* a put was refused before; now there is room */
+    void (*room)(void *opaque); /* a byte was refused before; now there is room */
     void (*brk)(void *opaque);  /* a break condition on the line; may be NULL */
     void *opaque;
 };
@@ -53,8 +53,13 @@ int chardev_attach(struct chardev *c, const struct chardev_client *client, struc
 void chardev_destroy(struct chardev *c);
 
 /* ---- any thread ---- */
-/* One byte towards the host; false when the ring is full (then client->room will be called). */
-bool chardev_put(struct chardev *c, uint8_t byte);
+/* Bytes towards the host; how many of them were taken. The ring is full if that is not all, and client->room will be
+ * called. */
+size_t chardev_write(struct chardev *c, const uint8_t *buf, size_t n);
+static inline bool chardev_put(struct chardev *c, uint8_t byte)
+{
+    return chardev_write(c, &byte, 1);
+}
 /* Sleep until the ring has room, at most `ms` milliseconds (-1: no limit). Ends early after chardev_hurry(). */
 void chardev_wait_room(struct chardev *c, int ms);
 /* The client can take input again. */

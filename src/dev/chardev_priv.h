@@ -28,7 +28,7 @@ struct chardev {
     uint8_t ring[CHARDEV_RING]; /* bytes head..tail belong to the I/O thread, the rest to putters */
     size_t head, n;             /* (l) oldest byte, how many */
     bool asleep;                /* (l) the I/O thread polls without a deadline: wake it for the first byte */
-    bool refused;               /* (l) a put was refused since the last client->room */
+    bool refused;               /* (l) a byte was refused since the last client->room */
     bool stop, hurry, discard;  /* (l) */
     _Atomic bool held;          /* (a) input waits for chardev_input_ready() */
     _Atomic bool retry;         /* (a) chardev_input_ready() was called */

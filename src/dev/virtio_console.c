@@ -136,12 +136,12 @@ static bool put_bytes(struct port *p, const struct iovec *out, unsigned n)
 {
     uint64_t skip = p->sent;
     for (unsigned i = 0; i < n; i++) {
-        const uint8_t *byte = out[i].iov_base;
-        uint64_t at = min_u64(skip, out[i].iov_len);
+        uint64_t at = min_u64(skip, out[i].iov_len), left = out[i].iov_len - at;
+        uint64_t taken = chardev_write(p->cfg.chardev, (const uint8_t *)out[i].iov_base + at, left);
         skip -= at;
-        for (; at < out[i].iov_len; at++, p->sent++)
-            if (!chardev_put(p->cfg.chardev, byte[at]))
-                return false;
+        p->sent += taken;
+        if (taken < left)
+            return false;
     }
     p->sent = 0;
     return true;

@@ -282,6 +282,49 @@ static void a_pty_drops_output_until_somebody_opens_it(void **state)
     free(line);
 }
 
+static void heard_of_room(void *opaque)
+{
+    atomic_store((atomic_bool *)opaque, true);
+}
+
+/* As much as the ring holds is taken at once, and the rest when there is room: nothing lost, in order, round and round.
+ */
+static void pieces_of_any_length_arrive(void **state)
+{
+    enum { ALL = 10 * CHARDEV_RING + 12345 };
+    char path[] = "/tmp/hec-chardev-XXXXXX", spec[64];
+    uint8_t *bytes = malloc(ALL), *got = malloc(ALL);
+    atomic_bool room = false;
+    const struct chardev_client client = {.input = swallow, .room = heard_of_room, .opaque = &room};
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    snprintf(spec, sizeof spec, "file:%s", path);
+    const struct chardev_config c = {.spec = spec};
+    struct chardev *chr = NULL;
+    for (unsigned i = 0; i < ALL; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 256 + i / 65536);
+    assert_int_equal(chardev_create(&c, &chr, NULL), 0);
+    assert_int_equal(chardev_write(chr, bytes, 0), 0);
+    size_t n = chardev_write(chr, bytes, CHARDEV_RING + 1);
+    assert_int_equal(n, CHARDEV_RING); /* nobody drains it yet */
+    assert_false(chardev_put(chr, 0));
+    assert_int_equal(chardev_attach(chr, &client, NULL), 0);
+    for (size_t len = 1; n < ALL; len = len * 3 % 100003) {
+        chardev_wait_room(chr, -1);
+        n += chardev_write(chr, bytes + n, len < ALL - n ? len : ALL - n);
+    }
+    while (!atomic_load(&room)) /* of the first refusal, at the latest */
+        sched_yield();
+    chardev_destroy(chr);
+    assert_int_equal(read(fd, got, ALL), ALL);
+    assert_memory_equal(got, bytes, ALL);
+    assert_int_equal(read(fd, got, 1), 0);
+    close(fd);
+    unlink(path);
+    free(bytes);
+    free(got);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +332,7 @@ int main(void)
         cmocka_unit_test(escapes_act_and_everything_else_passes),
         cmocka_unit_test(without_a_terminal_control_a_is_a_byte),
         cmocka_unit_test(a_pty_drops_output_until_somebody_opens_it),
+        cmocka_unit_test(pieces_of_any_length_arrive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
