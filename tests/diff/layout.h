@@ -20,8 +20,8 @@
 #define SLOT     128 /* bytes of code a test */
 #define BATCH    256
 #define CODE_LEN 0x400000
-#define CODE_MAX                                                                                                       \
-    58 /* bytes of one test's instructions; from a slot's end they reach no further than the next one's middle */
+/* Bytes of one test's instructions; from a slot's end they reach no further than the next one's middle. */
+#define CODE_MAX 58
 
 /* struct test */
 #define T_GPR      0

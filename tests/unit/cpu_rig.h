@@ -277,10 +277,10 @@ static inline void rig_v86(struct rig *r, unsigned iopl)
     mode_update(r->v);
 }
 
-static inline int rig_setup(void **state)
+/* `how` says whether the engine translates and is deterministic. */
+static inline void rig_init(struct rig *r, const struct engine_config *how)
 {
     static const apic_id_t ids[] = {{5}, {300}};
-    struct rig *r = test_calloc(1, sizeof *r);
     struct err e;
     struct cpu_topology topo = {1, 1, 2, 1};
     assert_int_equal(ram_init(&r->ram, RIG_RAM, &e), 0);
@@ -303,18 +303,17 @@ static inline int rig_setup(void **state)
     c.cpuid = &r->cpuid;
     c.pv = r->pv;
     c.clock = &r->clock;
-    jit_env(&c);
+    c.jit = how->jit;
+    c.jit_heat = how->jit_heat;
+    c.deterministic = how->deterministic;
     assert_int_equal(engine_soft.vm_create(&c, &r->vm, &e), 0);
     r->v = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(0));
     r->other = (struct soft_vcpu *)engine_soft.vcpu(r->vm, VCPU_IDX(1));
     assert_true(tlb_alloc(r->v) && tlb_alloc(r->other));
-    *state = r;
-    return 0;
 }
 
-static inline int rig_teardown(void **state)
+static inline void rig_fini(struct rig *r)
 {
-    struct rig *r = *state;
     r->v->run = r->other->run = NULL;
     engine_soft.vm_destroy(r->vm);
     pv_destroy(r->pv);
@@ -324,7 +323,22 @@ static inline int rig_teardown(void **state)
     bus_fini(&r->ports);
     epoch_fini(&r->epoch);
     ram_fini(&r->ram);
-    test_free(r);
+}
+
+static inline int rig_setup(void **state)
+{
+    struct rig *r = test_calloc(1, sizeof *r);
+    struct engine_config how = {.vcpus = 2};
+    jit_env(&how);
+    rig_init(r, &how);
+    *state = r;
+    return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+    rig_fini(*state);
+    test_free(*state);
     return 0;
 }
 

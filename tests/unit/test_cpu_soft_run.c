@@ -1,17 +1,13 @@
 /* Small guest programs through engine_soft: the dispatcher, time slices, self-modifying code, single steps, many vCPUs.
  */
 #include "cpu_rig.h"
+#include "guest_code.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Guest code, assembled with the test; `prefix` chooses the code size. Placed at RIG_CODE unless said otherwise. */
-#define GUEST(name, prefix, text)                                                                                      \
-    __asm__(".pushsection .rodata\n.global guest_" #name "\n" prefix "\nguest_" #name ":\n" text                       \
-            "\n.global guest_" #name "_end\nguest_" #name "_end: .code64\n.popsection\n");                             \
-    extern const char guest_##name[], guest_##name##_end[]
-
-#define LOAD_AT_GPA(r, name, gpa) load(r, gpa, guest_##name, (size_t)(guest_##name##_end - guest_##name))
+/* Placed at RIG_CODE unless said otherwise. */
+#define LOAD_AT_GPA(r, name, gpa) load(r, gpa, guest_##name, GUEST_LEN(name))
 #define LOAD(r, name)             LOAD_AT_GPA(r, name, RIG_CODE)
 
 static void load(struct rig *r, uint64_t gpa, const char *from, size_t len)
