@@ -32,6 +32,7 @@ enum flag_use {
 struct how {
     emit_fn *fn;
     uint8_t flags; /* enum flag_use */
+    bool faults;   /* may raise an exception; choose() knows */
     bool ends;     /* the block: nothing behind it is reached */
 };
 
@@ -56,7 +57,8 @@ struct tx {
     unsigned n;    /* instructions that decode */
     unsigned i;    /* the one being translated */
     bool native, saved;
-    bool wanted[BLOCK_MAX + 1]; /* whether the flags before an instruction are read before they are all changed */
+    bool wanted[BLOCK_MAX + 1]; /* whether the flags before an instruction are read, or shown by a fault, before they
+                                   are all changed */
     unsigned slows;
     struct slow slow[SLOW_MOST];
     struct insn in[BLOCK_MAX];

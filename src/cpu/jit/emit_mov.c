@@ -224,6 +224,7 @@ static emit_fn *mov_like(const struct insn *in)
     case OP_nop:
     case OP_lfence:
     case OP_sfence:
+    case OP_prefetch:
         return nothing;
     case OP_mfence:
         return mfence;

@@ -4,8 +4,8 @@
  * The seam. A block that may be translated is made with jit_watch(): its first uop counts executions, and at
  * `heat` the block is translated; from then on the first uop enters host code. Host code goes from block to block by
  * itself and comes back with the uop the interpreter is to go on with, or with NULL and v->stop as every handler does.
- * At each such point the vCPU is as the interpreter would have left it, but for arithmetic flags that nothing reads
- * before they are written again: those a fault's frame may show older.
+ * At each such point the vCPU is as the interpreter would have left it, but for flags that the instruction set leaves
+ * undefined.
  *
  * What host code may touch: the vCPU's struct, guest RAM through the soft-TLB (an access without a probe does not
  * exist), the jump cache, and its own constants. Code is written through one mapping and executed through another; no

@@ -7,6 +7,23 @@ enum { ROOM = 32 << 10 }; /* more than any block takes */
 
 /* ---- choosing ---- */
 
+/* Whether it may raise an exception, whose frame shows the flags. */
+static bool may_fault(const struct insn *in)
+{
+    switch (in->op) {
+    case OP_lea:
+    case OP_nop:
+    case OP_prefetch:
+        return false;
+    case OP_push:
+    case OP_pop:
+    case OP_leave:
+        return true;
+    default:
+        return in->flags & INSN_MEM;
+    }
+}
+
 static struct how choose(const struct insn *in)
 {
     struct how h = {.fn = NULL};
@@ -17,6 +34,7 @@ static struct how choose(const struct insn *in)
         h = rooms[i](in);
     if (!h.fn)
         h.flags = FLAGS_READ;
+    h.faults = may_fault(in);
     return h;
 }
 
@@ -25,7 +43,7 @@ static void want_flags(struct tx *t)
     t->wanted[t->n] = true;
     for (unsigned i = t->n; i-- > 0;) {
         uint8_t use = t->how[i].flags;
-        t->wanted[i] = use & FLAGS_READ ? true : use & FLAGS_SET ? false : t->wanted[i + 1];
+        t->wanted[i] = t->how[i].faults || use & FLAGS_READ ? true : use & FLAGS_SET ? false : t->wanted[i + 1];
     }
 }
 
