@@ -1,6 +1,7 @@
 /* Comparing outcomes, and writing and reading the corpus. */
-#include "gen.h"
+#include "oracle.h"
 
+#include <Zydis/Zydis.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -57,30 +58,9 @@ static void compare_fx(struct diff *d, const uint8_t *native, const uint8_t *gue
         compare_bytes(d, "xmm", native, guest, 160 + i * 16, 16);
 }
 
-/* Where the test faulted, nothing reads the arithmetic flags before something sets them all: a translation needn't have
- * them (cpu/jit/jit.h). */
-static bool flags_dead(const struct test *t)
-{
-    struct shape s;
-    for (uint64_t at = t->r.rip - t->rip; at < t->code_len; at += s.in.len) {
-        if (!shape_decode(code_mode(t->kind), t->code + at, t->code_len - (unsigned)at, &s) || !s.known)
-            return false;
-        const ZydisAccessedFlags *f = s.z.cpu_flags;
-        if (!f)
-            continue;
-        if (f->tested & ARITH)
-            return false;
-        if (((f->modified | f->set_0 | f->set_1 | f->undefined) & ARITH) == ARITH)
-            return true;
-    }
-    return false;
-}
-
 /* Flags that count: all but the undefined ones; those of an earlier point, too, if the test stopped there. */
-static uint64_t flag_mask(const struct test *t, bool translated)
+static uint64_t flag_mask(const struct test *t)
 {
-    if (translated && t->r.vec != 3 && flags_dead(t))
-        return COMPARED_FLAGS & ~(uint64_t)ARITH;
     uint64_t end = t->rip + t->code_len + VEC_END_RIP;
     bool whole = t->r.vec == 3 && (t->r.rip == end || t->insns == 1);
     return COMPARED_FLAGS & ~(whole ? t->undefined : t->undefined_mid | (t->insns == 1 ? 0 : t->undefined));
@@ -118,11 +98,10 @@ static bool has_error_code(uint64_t vec)
     return vec == 8 || (vec >= 10 && vec <= 14) || vec == 17;
 }
 
-bool check_equal(const struct test *t, const struct result *g, bool translated, FILE *to)
+bool check_equal(const struct test *t, const struct result *g, FILE *to)
 {
     struct diff d = {.to = to};
-    uint64_t flags = flag_mask(t, translated),
-             regs = t->kind & KIND_32 ? 0xffffffff : UINT64_MAX; /* the rest: undefined */
+    uint64_t flags = flag_mask(t), regs = t->kind & KIND_32 ? 0xffffffff : UINT64_MAX; /* the rest: undefined */
     if (t->r.vec == VEC_DIED)
         return true; /* nothing to compare with; the driver counts these */
     if (t->r.vec != g->r.vec)

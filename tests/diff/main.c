@@ -58,7 +58,7 @@ static bool run_one(struct bench *b, struct test *t, FILE *to)
     memcpy(native_tests(b->native), t, sizeof *t);
     run_batch(b, 1, &r);
     memcpy(&t->r, &native_tests(b->native)->r, sizeof t->r);
-    return check_equal(native_tests(b->native), &r, b->o->heat, to);
+    return check_equal(native_tests(b->native), &r, to);
 }
 
 /* ---- making a failing test smaller ---- */
@@ -189,7 +189,7 @@ static void batch(struct bench *b, unsigned group, uint64_t first, unsigned n)
     b->tests += n;
     for (unsigned i = 0; i < n; i++) {
         b->died += t[i].r.vec == VEC_DIED;
-        if (!check_equal(&t[i], &results[i], b->o->heat, NULL))
+        if (!check_equal(&t[i], &results[i], NULL))
             failed[bad++] = t[i];
     }
     for (unsigned i = 0; i < bad; i++)

@@ -110,7 +110,7 @@ void guest_run(struct guest *g, const struct test *tests, unsigned count, struct
 
 /* ---- check.c ---- */
 /* Compare; on a difference prints to `to` (may be NULL) and returns false. `nat` holds the native outcome. */
-bool check_equal(const struct test *nat, const struct result *guest, bool translated, FILE *to);
+bool check_equal(const struct test *nat, const struct result *guest, FILE *to);
 void check_disassemble(const struct test *t, FILE *to);
 int corpus_write(const char *path, const struct test *t);
 /* Returns false at the end of the file or on a malformed one (said on stderr). */

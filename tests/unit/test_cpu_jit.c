@@ -156,11 +156,6 @@ GUEST(walk, ".code64",
       "1: mov %ecx, %edx; imul $0x208, %rdx, %rdx; and $0x7ff8, %edx; add $1, %r9; mov 0x20000(%rdx), %r8;"
       "add %r8, %rax; adc %rcx, %rbx; mov %rbx, 0x20000(%rdx); lea 3(%rbx), %rsi; cmp %rax, %rbx; seta %dil;"
       "add %rsi, 0x20000(%rdx); adc $0, %r10; addb $3, 0x20007(%rdx); sbb %r11, %r11; dec %ecx; jnz 1b; hlt");
-/* Maps the page of CR2 where it lies, writable. */
-GUEST(fix_page, ".code64",
-      REC("8") "push %rax; push %rcx; mov %cr2, %rax; mov %eax, %ecx; shr $12, %eax; and $0xfff000, %ecx; or $7, %ecx;"
-               "mov %rcx, 0x15000(,%rax,8); mov %cr2, %rax; invlpg (%rax); pop %rcx; pop %rax; add $8, %rsp; iretq");
-
 static void pages_go_away_under_a_hot_loop_script(struct jit_rig *j)
 {
     jit_long(j, 0);
