@@ -458,6 +458,28 @@ static void segment_bases_change_under_hot_code_script(struct jit_rig *j)
 }
 JIT_TEST(segment_bases_change_under_hot_code)
 
+/* An instruction whose end is on another page than the next one in RAM; that page may be outside of RAM. */
+static void straddlers_end_where_the_mapping_says_script(struct jit_rig *j)
+{
+    static const gpa_t at[] = {0x30ffe, RIG_RAM - 2};
+    jit_long(j, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(at); i++) {
+        gva_t gva = 0x40ffe + i * 0x2000;
+        jit_map(j, gva & ~UINT64_C(0xfff), (at[i] & ~UINT64_C(0xfff)) | PTE_P | PTE_W | PTE_U);
+        jit_map(j, gva + 2, 0x35000 | PTE_P | PTE_W | PTE_U);
+        jit_load_bytes(j, at[i], "\xb8\x11", 2);
+        jit_load_bytes(j, 0x35000, "\x22\x33\x44\xf4", 4); /* mov $0x44332211, %eax; hlt */
+        jit_load_bytes(j, 0x31000, "\x99\x99\x99\xf4", 4);
+        for (unsigned run = 0; run < 40; run++) {
+            j->r->v->st.gpr[RAX] = 0;
+            jit_restart(j, gva);
+            jit_to_halt(j, 100);
+            assert_int_equal(j->r->v->st.gpr[RAX], 0x44332211);
+        }
+    }
+}
+JIT_TEST(straddlers_end_where_the_mapping_says)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +503,7 @@ int main(void)
         cmocka_unit_test(atomics_in_hot_code),
         cmocka_unit_test(floats_in_hot_code),
         cmocka_unit_test(segment_bases_change_under_hot_code),
+        cmocka_unit_test(straddlers_end_where_the_mapping_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,6 +64,15 @@ static bool decode_all(struct tx *t, const uint8_t *bytes)
     return t->n && (t->n == b->n || t->n + 1u == b->n);
 }
 
+/* A straddling instruction ends on a page that need not be the next one in RAM. */
+static void copy_code(uint8_t *to, const struct block *b, const struct ram *ram)
+{
+    unsigned first = b->page2 ? 4096 - (b->key & 0xfff) : b->bytes;
+    guest_copy(to, ram_hva(ram, block_gpa(b), 1), first);
+    if (b->page2)
+        guest_copy(to + first, ram_hva(ram, b->gpa2, 1), b->bytes - first);
+}
+
 /* ---- emitting ---- */
 
 /* Leave before anything has happened if the block is dead, the budget is short, or somebody wants attention. */
@@ -188,7 +197,7 @@ void jit_translate(struct jit *j, struct block *b, const struct ram *ram)
     struct tx t = {.j = j, .b = b, .back = j->rw + j->back};
     uint8_t bytes[BLOCK_MAX * 15];
     t.a = (struct asm_buf){.at = j->rw + j->front, .end = t.back, .run = j->rx - j->rw};
-    guest_copy(bytes, ram_hva(ram, block_gpa(b), 1), b->bytes);
+    copy_code(bytes, b, ram);
     if (!decode_all(&t, bytes))
         return;
     want_flags(&t);
