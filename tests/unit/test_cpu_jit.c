@@ -480,6 +480,19 @@ static void straddlers_end_where_the_mapping_says_script(struct jit_rig *j)
 }
 JIT_TEST(straddlers_end_where_the_mapping_says)
 
+GUEST(dead_flags, ".code64",
+      "mov $3000, %ecx; 1: xor %eax, %eax; add $0x7fffffff, %eax; add %eax, %eax; pause; test %ecx, %ecx; dec %ecx;"
+      "jnz 1b; hlt");
+
+/* Those that nobody reads, too: a snapshot or an interrupt shows them. */
+static void flags_are_exact_where_pause_leaves_script(struct jit_rig *j)
+{
+    jit_long(j, 0);
+    JIT_LOAD(j, J_CODE, dead_flags);
+    jit_to_halt(j, 1000);
+}
+JIT_TEST(flags_are_exact_where_pause_leaves)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -504,6 +517,7 @@ int main(void)
         cmocka_unit_test(floats_in_hot_code),
         cmocka_unit_test(segment_bases_change_under_hot_code),
         cmocka_unit_test(straddlers_end_where_the_mapping_says),
+        cmocka_unit_test(flags_are_exact_where_pause_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

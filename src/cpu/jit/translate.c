@@ -7,7 +7,7 @@ enum { ROOM = 32 << 10 }; /* more than any block takes */
 
 /* ---- choosing ---- */
 
-/* Whether it may raise an exception, whose frame shows the flags. */
+/* Whether it may raise an exception, whose frame shows the flags, or leave the vCPU before it, with them to be seen. */
 static bool may_fault(const struct insn *in)
 {
     switch (in->op) {
@@ -18,6 +18,7 @@ static bool may_fault(const struct insn *in)
     case OP_push:
     case OP_pop:
     case OP_leave:
+    case OP_pause:
         return true;
     default:
         return in->flags & INSN_MEM;
