@@ -197,6 +197,43 @@ static void code_takes_its_own_page_away_script(struct jit_rig *j)
 }
 JIT_TEST(code_takes_its_own_page_away)
 
+/* An instruction whose second half lies on a page that is no neighbour in RAM, first; then it moves. */
+GUEST(straddler, ".code64", "mov $0x11223344, %eax; add %rax, %rbx; dec %ecx; jnz . - 10; hlt");
+
+static void straddle(struct jit_rig *j, uint64_t at, uint64_t first, const uint64_t *second, unsigned n)
+{
+    unsigned back = 0x58000 - (unsigned)at;
+    jit_map(j, 0x57000, first | PTE_P | PTE_W);
+    jit_load_bytes(j, first + 0x1000 - back, guest_straddler, back);
+    for (unsigned i = 0; i < n; i++) {
+        jit_load_bytes(j, second[i], guest_straddler + back, GUEST_LEN(straddler) - back);
+        if (back < 5) /* a byte of the immediate */
+            *rig_at(j->r, second[i]) ^= (uint8_t)(second[i] >> 8);
+    }
+    for (unsigned i = 0; i < 2 * n; i++) {
+        jit_map(j, 0x58000, second[i % n] | PTE_P | PTE_W);
+        tlb_flush_all(j->r->v);
+        j->r->v->st.gpr[RCX] = 1500;
+        jit_restart(j, at);
+        jit_to_halt(j, 100000);
+    }
+}
+
+/* In the end the first page is RAM's last. */
+static void straddlers_are_made_of_both_their_pages_script(struct jit_rig *j)
+{
+    static const uint64_t second[] = {0x5a000, 0x58000, 0x5b000};
+    for (unsigned back = 1; back < 12; back++) {
+        jit_long(j, 0);
+        straddle(j, 0x58000 - back, 0x57000, second, ARRAY_SIZE(second));
+    }
+    for (unsigned back = 1; back < 5; back++) {
+        jit_long(j, 0);
+        straddle(j, 0x58000 - back, RIG_RAM - 0x1000, second, ARRAY_SIZE(second));
+    }
+}
+JIT_TEST(straddlers_are_made_of_both_their_pages)
+
 /* ---- modes ---- */
 
 GUEST(shared, ".code64", "mov 0x28000, %rax; add %rax, %rbx; adc $0, %rdx; cmp %rbx, %rax; ret");
@@ -387,7 +424,7 @@ JIT_TEST(stacks_on_pages_that_come_and_go)
 /* ---- the cache ---- */
 
 GUEST(sled_caller, ".code64",
-      "mov $4, %r9d; 1: mov $1500, %ecx; 2: add %rcx, %rax; adc %rax, %rbx; dec %ecx; jnz 2b; lea 0x100000(%r9), %rdx;"
+      "mov $3, %r9d; 1: mov $1500, %ecx; 2: add %rcx, %rax; adc %rax, %rbx; dec %ecx; jnz 2b; lea 0x100000(%r9), %rdx;"
       "call *%rdx; cmp %rax, %rbx; dec %r9d; jnz 1b; hlt");
 
 /* Blocks enough to fill caches and code memories several times over. */
@@ -435,14 +472,23 @@ JIT_TEST(a_hot_loop_moves_from_vcpu_to_vcpu)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stores_into_the_running_block),    cmocka_unit_test(stores_into_code_across_pages),
-        cmocka_unit_test(every_kind_of_store_reaches_code), cmocka_unit_test(devices_write_into_hot_code),
-        cmocka_unit_test(loaders_write_into_hot_code),      cmocka_unit_test(the_page_of_hot_code_is_remapped),
-        cmocka_unit_test(code_takes_its_own_page_away),     cmocka_unit_test(one_page_of_code_serves_two_levels),
-        cmocka_unit_test(code_of_two_sizes_shares_a_page),  cmocka_unit_test(write_protection_comes_and_goes),
-        cmocka_unit_test(many_targets_of_few_jumps),        cmocka_unit_test(jumps_to_nowhere),
-        cmocka_unit_test(calls_and_returns_far_and_deep),   cmocka_unit_test(stacks_on_pages_that_come_and_go),
-        cmocka_unit_test(the_cache_is_emptied_while_hot),   cmocka_unit_test(a_hot_loop_moves_from_vcpu_to_vcpu),
+        cmocka_unit_test(stores_into_the_running_block),
+        cmocka_unit_test(stores_into_code_across_pages),
+        cmocka_unit_test(every_kind_of_store_reaches_code),
+        cmocka_unit_test(devices_write_into_hot_code),
+        cmocka_unit_test(loaders_write_into_hot_code),
+        cmocka_unit_test(the_page_of_hot_code_is_remapped),
+        cmocka_unit_test(code_takes_its_own_page_away),
+        cmocka_unit_test(straddlers_are_made_of_both_their_pages),
+        cmocka_unit_test(one_page_of_code_serves_two_levels),
+        cmocka_unit_test(code_of_two_sizes_shares_a_page),
+        cmocka_unit_test(write_protection_comes_and_goes),
+        cmocka_unit_test(many_targets_of_few_jumps),
+        cmocka_unit_test(jumps_to_nowhere),
+        cmocka_unit_test(calls_and_returns_far_and_deep),
+        cmocka_unit_test(stacks_on_pages_that_come_and_go),
+        cmocka_unit_test(the_cache_is_emptied_while_hot),
+        cmocka_unit_test(a_hot_loop_moves_from_vcpu_to_vcpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
