@@ -3,24 +3,20 @@
 
 /* ---- to another page: by the jump cache ---- */
 
-/* Go to the block at the RIP in T_FLAGS, of which nothing is known; `miss` jumps go where the cache has no answer. The
- * flags are saved. */
-static void emit_go(struct tx *t, uint8_t *miss[2])
+/* Go to the block at the RIP in T_FLAGS, of which nothing is known; the jump that is returned goes where the cache has
+ * no answer. The flags are saved. */
+static uint8_t *emit_go(struct tx *t)
 {
     struct asm_buf *a = &t->a;
-    _Static_assert(sizeof(struct jump_entry) == 24, "the slot's number is taken three times, then by 8");
+    _Static_assert(sizeof(struct jump_entry) == 16, "the slot's number is shifted by 4");
     asm_mov(a, 4, T_ADDR, T_FLAGS);
-    asm_shift_imm(a, A_SHR, 4, rm_reg(T_ADDR), 9);
+    asm_shift_imm(a, A_SHR, 4, rm_reg(T_ADDR), JUMP_BITS);
     asm_alu(a, A_XOR, 4, T_ADDR, rm_reg(T_FLAGS));
     asm_alu_imm(a, 0, A_AND, 4, rm_reg(T_ADDR), JUMP_SLOTS - 1);
-    asm_load(a, 8, T_VAL, VCPU(jumps));
-    asm_lea(a, 8, T_ADDR, rm_sib(T_ADDR, T_ADDR, 1, 0));
-    asm_lea(a, 8, T_ADDR, rm_sib(T_VAL, T_ADDR, 3, offsetof(struct jump_cache, jump)));
-    asm_load(a, 8, T_VAL, VCPU(jump_key));
+    asm_shift_imm(a, A_SHL, 4, rm_reg(T_ADDR), 4);
+    asm_alu(a, A_ADD, 8, T_ADDR, VCPU(jump));
     asm_alu_to(a, 0, A_CMP, 8, rm_mem(T_ADDR, offsetof(struct jump_entry, rip)), T_FLAGS);
-    miss[0] = asm_jcc(a, A_NE);
-    asm_alu_to(a, 0, A_CMP, 8, rm_mem(T_ADDR, offsetof(struct jump_entry, key)), T_VAL);
-    miss[1] = asm_jcc(a, A_NE);
+    return asm_jcc(a, A_NE);
 }
 
 /* Behind emit_go(): the block is known. */
@@ -37,21 +33,17 @@ static void emit_enter(struct tx *t)
 /* The instruction is done but for its RIP. */
 static void go_done(struct tx *t)
 {
-    uint8_t *miss[2];
-    emit_go(t, miss);
+    uint8_t *miss = emit_go(t);
     emit_enter(t);
-    asm_land(&t->a, miss[0]);
-    asm_land(&t->a, miss[1]);
+    asm_land(&t->a, miss);
     asm_jmp(&t->a, t->j->go_rip);
 }
 
 /* Nothing of the instruction has happened: without an answer the interpreter does it. */
 static void go_or_leave(struct tx *t, void last(struct tx *, const struct insn *), const struct insn *in)
 {
-    uint8_t *miss[2];
-    emit_go(t, miss);
-    for (unsigned i = 0; i < 2; i++)
-        t->slow[t->slows++] = (struct slow){.from = miss[i], .i = (uint16_t)t->i, .kind = SLOW_LEAVE};
+    uint8_t *miss = emit_go(t);
+    t->slow[t->slows++] = (struct slow){.from = miss, .i = (uint16_t)t->i, .kind = SLOW_LEAVE};
     if (last)
         last(t, in);
     emit_enter(t);

@@ -135,6 +135,6 @@ void jit_watch(struct jit *j, struct block *b)
     b->body = NULL;
     b->first = b->uops[0].fn;
     atomic_init(&b->heat, 0);
-    if ((mode & MODE_CODE) == CODE64 && !(mode & MODE_SINGLE))
+    if ((mode & MODE_CODE) == CODE64 && !(mode & MODE_SINGLE) && !b->page2)
         b->uops[0].fn = op_heat;
 }

@@ -109,17 +109,75 @@ void block_cache_destroy(struct block_cache *c)
     free(c);
 }
 
-bool block_jumps_alloc(struct soft_vcpu *v)
+/* ---- the jump cache ---- */
+
+static void bank_clear(struct jump_bank *k)
+{
+    for (unsigned i = 0; i < JUMP_SLOTS; i++)
+        k->jump[i].rip = JUMP_EMPTY(i);
+    for (unsigned i = 0; i < FETCH_SLOTS; i++)
+        k->fetch[i].page = FETCH_EMPTY;
+    k->used = false;
+}
+
+static void bank_flush(struct jump_bank *k)
+{
+    if (k->used)
+        bank_clear(k);
+}
+
+static struct jump_bank *bank_of(const struct soft_vcpu *v)
+{
+    return &v->jumps->bank[v->mode & MODE_USER ? 1 : 0];
+}
+
+struct jump_entry *jump_select(struct soft_vcpu *v)
 {
     if (!v->jumps)
+        return NULL;
+    struct jump_bank *k = bank_of(v);
+    if (k->mode != v->mode) {
+        bank_flush(k);
+        k->mode = v->mode;
+    }
+    return k->jump;
+}
+
+void block_jumps_flush(struct soft_vcpu *v)
+{
+    v->fetch_local = false;
+    if (!v->jumps)
+        return;
+    bank_flush(&v->jumps->bank[0]);
+    bank_flush(&v->jumps->bank[1]);
+}
+
+void block_jumps_flush_nonglobal(struct soft_vcpu *v)
+{
+    if (v->fetch_local)
+        block_jumps_flush(v);
+    else if (v->jumps)
+        bank_flush(&v->jumps->bank[1]);
+}
+
+bool block_jumps_alloc(struct soft_vcpu *v)
+{
+    if (!v->jumps) {
         v->jumps = calloc(1, sizeof *v->jumps);
-    return v->jumps != NULL;
+        if (!v->jumps)
+            return false;
+        bank_clear(&v->jumps->bank[0]);
+        bank_clear(&v->jumps->bank[1]);
+    }
+    v->jump = jump_select(v);
+    return true;
 }
 
 void block_jumps_free(struct soft_vcpu *v)
 {
     free(v->jumps);
     v->jumps = NULL;
+    v->jump = NULL;
 }
 
 /* ---- arena ---- */
@@ -229,11 +287,6 @@ void block_catch_up(struct soft_vcpu *v)
         v->patch = NULL;
         block_jumps_flush(v);
     }
-}
-
-void block_jumps_flush(struct soft_vcpu *v)
-{
-    v->jump_key += 256;
 }
 
 /* ---- invalidation ---- */
@@ -589,16 +642,17 @@ static struct block *scratch_block(struct soft_vcpu *v, gva_t lin)
 static bool fetch_page(struct soft_vcpu *v, gva_t lin, gpa_t *gpa)
 {
     gva_t page = lin & ~UINT64_C(0xfff);
-    struct fetch_entry *f = &v->jumps->fetch[lin >> 12 & (FETCH_SLOTS - 1)];
-    if (f->page != page || f->key != v->jump_key) {
+    struct jump_bank *k = bank_of(v);
+    struct fetch_entry *f = &k->fetch[lin >> 12 & (FETCH_SLOTS - 1)];
+    if (f->page != page) {
+        f->page = FETCH_EMPTY;
         if (!lin_fetch(v, page, &f->gpa)) {
             if (v->fault.vector == VEC_PF)
                 v->st.cr2 = lin; /* the first byte fetched, not the page */
-            f->key = 0;
             return false;
         }
         f->page = page;
-        f->key = v->jump_key;
+        k->used = true;
     }
     *gpa = f->gpa | (lin & 0xfff);
     return true;
@@ -629,13 +683,13 @@ static struct block *get(struct soft_vcpu *v, gva_t lin, gpa_t gpa)
 struct block *block_find(struct soft_vcpu *v)
 {
     uint64_t rip = v->st.rip, lin = rip;
-    struct jump_entry *e = &v->jumps->jump[jump_slot(rip)];
+    struct jump_entry *e = &v->jump[jump_slot(rip)];
     gpa_t gpa;
-    bool flat = v->mode & MODE_FLAT;
+    bool flat = v->mode & MODE_FLAT, keep = flat && !(v->mode & MODE_SINGLE);
     if (!flat)
         lin = (uint32_t)(rip + v->st.seg[SEG_CS].base);
     v->rip_bias = rip - (lin & 0xfff);
-    if (e->rip == rip && e->key == v->jump_key && block_alive(e->b))
+    if (keep && e->rip == rip && block_alive(e->b))
         return e->b;
     if (!fetch_page(v, lin, &gpa))
         return NULL;
@@ -644,7 +698,9 @@ struct block *block_find(struct soft_vcpu *v)
         b = NULL;
     if (!b)
         return scratch_block(v, lin);
-    if (flat)
-        *e = (struct jump_entry){.rip = rip, .b = b, .key = v->jump_key};
+    if (keep) {
+        *e = (struct jump_entry){.rip = rip, .b = b};
+        bank_of(v)->used = true;
+    }
     return b;
 }

@@ -54,15 +54,22 @@ enum { FETCH_SLOTS = 2 };
 enum { FETCH_SLOTS = 16 };
 #endif
 
-/* The per-vCPU half of the cache. Everything in it is of one jump_key generation or ignored. */
-struct jump_cache {
+/* One privilege's jumps and instruction-side translations. */
+struct jump_bank {
     struct jump_entry jump[JUMP_SLOTS];
     struct fetch_entry {
-        gva_t page;
+        gva_t page; /* FETCH_EMPTY: none */
         gpa_t gpa;
-        uint64_t key;
-    } fetch[FETCH_SLOTS]; /* instruction-side translations */
-    struct insn insn;     /* of the scratch block */
+    } fetch[FETCH_SLOTS];
+    uint32_t mode; /* all are of this mode */
+    bool used;     /* not all are empty */
+};
+#define FETCH_EMPTY UINT64_C(1)
+
+/* The per-vCPU half of the cache. */
+struct jump_cache {
+    struct jump_bank bank[2]; /* supervisor, user */
+    struct insn insn;         /* of the scratch block */
     union {
         struct block block; /* a block that is not cached */
         uint8_t room[sizeof(struct block) + 3 * sizeof(struct uop)];

@@ -313,10 +313,11 @@ static uop_fn *hot_jmp(struct lower *l, struct uop *u, const struct insn *in)
     return address(l, u, in) ? op_jmp_mem : NULL;
 }
 
-/* Near branches where RIP has no limit to check: 64-bit and flat 32-bit code. */
+/* Near branches where RIP has no limit to check: 64-bit and flat 32-bit code. One that is alone in its block goes back
+ * to the dispatcher. */
 static uop_fn *hot_branch(struct lower *l, struct uop *u, const struct insn *in)
 {
-    if (!(l->mode & MODE_FLAT) || in->opsize != (code64(l) ? 8 : 4))
+    if (!(l->mode & MODE_FLAT) || l->mode & MODE_SINGLE || in->opsize != (code64(l) ? 8 : 4))
         return NULL;
     switch (in->op) {
     case OP_jcc:

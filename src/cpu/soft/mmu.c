@@ -61,6 +61,8 @@ static bool translate(struct soft_vcpu *v, gva_t gva, unsigned acc, struct page 
     p->host = ram_hva(v_ram(v), w.page, RAM_PAGE);
     if (unlikely(w.page == fabric_mmio_base(v->vm->cfg.fabric, v->idx)))
         p->host = NULL;
+    if (acc & ACC_EXEC && !user && !(w.rights & WALK_G))
+        v->fetch_local = true;
     if (p->host && !(acc & ACC_EXEC))
         tlb_fill(v, gva, acc, user, &w, p->host);
     return true;

@@ -78,7 +78,7 @@ static unsigned code_mode(const struct soft_vcpu *v)
 void mode_update(struct soft_vcpu *v)
 {
     unsigned mode = code_mode(v);
-    if (v->st.seg[SEG_SS].attr & SEGA_DB)
+    if ((mode & MODE_CODE) != CODE64 && v->st.seg[SEG_SS].attr & SEGA_DB)
         mode |= MODE_SS32;
     if (cpl(v) == 3)
         mode |= MODE_USER;
@@ -87,8 +87,8 @@ void mode_update(struct soft_vcpu *v)
     if (v->st.rflags & RF_VM && v->st.cr0 & CR0_PE)
         mode |= MODE_V86;
     v->mode = mode;
-    v->jump_key = (v->jump_key & ~UINT64_C(0xff)) | mode;
     v->tlb = tlb_select(v);
+    v->jump = jump_select(v);
 }
 
 /* ---- the exclusive section ----
@@ -338,7 +338,6 @@ static bool eats_trap(const struct soft_vcpu *v, const struct block *b)
 static void set_single(struct soft_vcpu *v, bool on)
 {
     v->mode = on ? v->mode | MODE_SINGLE : v->mode & ~(uint32_t)MODE_SINGLE;
-    v->jump_key = (v->jump_key & ~UINT64_C(0xff)) | v->mode;
 }
 
 /* After the instruction: what it owes. A trap ends HLT. */
@@ -469,7 +468,6 @@ static void vcpu_init(struct soft_vm *vm, uint32_t i)
     v->idx = VCPU_IDX(i);
     v->id = vm->cfg.ids[i];
     v->rng = vm->cfg.seed + i * UINT64_C(0x9e3779b97f4a7c15);
-    v->jump_key = 256;
     cpu_state_reset(&v->st, i == 0);
     mode_update(v);
 }

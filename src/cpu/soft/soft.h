@@ -105,7 +105,7 @@ struct tlb {
 /* What a block's meaning depends on besides its bytes: the block key's mode bits. */
 enum mode_bits {
     MODE_CODE = 3,       /* enum code_size */
-    MODE_SS32 = 1u << 2, /* stack size 32 (SS.B); 64-bit code ignores it */
+    MODE_SS32 = 1u << 2, /* stack size 32 (SS.B); never in 64-bit code, which ignores it */
     MODE_USER = 1u << 3, /* CPL 3 */
     MODE_FLAT = 1u << 4, /* 64-bit, or every one of CS/DS/ES/SS is base 0, limit 4G, usable, writable where data */
     MODE_PE = 1u << 5,
@@ -130,16 +130,16 @@ struct soft_vcpu {
 
     uint16_t jit_flags; /* (v) while host code runs, the arithmetic flags: RFLAGS[7:0] << 8 | OF (cpu/jit/emit.h) */
 
-    uint32_t mode;        /* (v) enum mode_bits, kept by mode_update() */
-    struct tlb_bank *tlb; /* (v) tlb_select(v): the CPL's bank, or one that never hits */
-    int64_t budget;       /* (v) instructions left in the time slice; the current block's are already taken off */
-    uint64_t rip_bias;    /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
-    uint64_t jump_key;    /* (v) what a valid jump-cache entry carries: generation << 8 | mode */
-    struct block *cur;    /* (v) block being executed */
-    uint64_t next_rip;    /* (v) for executors */
-    bool smc;             /* (v) a store hit translated code: end the block after this instruction */
-    bool irq_waiting;     /* (v) event_service() left an interrupt pending because IF = 0 or in a shadow: whoever sets
-                             IF calls attn_self() then */
+    uint32_t mode;           /* (v) enum mode_bits, kept by mode_update() */
+    struct tlb_bank *tlb;    /* (v) tlb_select(v): the CPL's bank, or one that never hits */
+    int64_t budget;          /* (v) instructions left in the time slice; the current block's are already taken off */
+    uint64_t rip_bias;       /* (v) RIP of an instruction in the current block = rip_bias + its offset in the page */
+    struct jump_entry *jump; /* (v) jump_select(v): the CPL's half of the jump cache */
+    struct block *cur;       /* (v) block being executed */
+    uint64_t next_rip;       /* (v) for executors */
+    bool smc;                /* (v) a store hit translated code: end the block after this instruction */
+    bool irq_waiting; /* (v) event_service() left an interrupt pending because IF = 0 or in a shadow: whoever sets
+                         IF calls attn_self() then */
 
     _Atomic uint32_t attn; /* (a) enum cpu_attn */
 
@@ -150,13 +150,14 @@ struct soft_vcpu {
     uint32_t pauses;          /* (v) PAUSEs in this quantum */
     uint32_t db_hits;         /* (v) data and I/O breakpoints this instruction met, as DR6[3:0]: raise #DB after it */
 
-    uint64_t entry_now;      /* (v) guest ns at vcpu_run() */
-    int64_t entry_budget;    /* (v) budget at vcpu_run(): executed = entry_budget - reserve - budget - block_left */
-    int64_t reserve;         /* (v) the part of the budget behind the time slice's end */
-    uint32_t block_left;     /* (v) instructions of the current block not yet executed, while a slow path runs */
-    uint32_t cache_gen;      /* (v) generation of the block cache that the jump cache was filled from */
-    uint64_t tmp;            /* (v) a slow path's result, so that handlers take no address of a local */
-    uint8_t stop;            /* (v) run.c: why the handlers came back to the dispatcher */
+    uint64_t entry_now;   /* (v) guest ns at vcpu_run() */
+    int64_t entry_budget; /* (v) budget at vcpu_run(): executed = entry_budget - reserve - budget - block_left */
+    int64_t reserve;      /* (v) the part of the budget behind the time slice's end */
+    uint32_t block_left;  /* (v) instructions of the current block not yet executed, while a slow path runs */
+    bool fetch_local;     /* (v) supervisor code was fetched from a page that is not global since jumps were flushed */
+    uint32_t cache_gen;   /* (v) generation of the block cache that the jump cache was filled from */
+    uint64_t tmp;         /* (v) a slow path's result, so that handlers take no address of a local */
+    uint8_t stop;         /* (v) run.c: why the handlers came back to the dispatcher */
     const struct uop *patch; /* (v) run.c: the jump that wants to be linked to the block found next, or NULL */
     struct cpu_run *run;     /* (v) while in vcpu_run() */
 
@@ -243,7 +244,11 @@ void block_store(struct soft_vcpu *v, gpa_t gpa, unsigned len);
 bool block_page_has_code(const struct soft_vm *vm, gpa_t gpa);
 /* RAM was written behind the vCPUs' back (DMA, loader). Any thread. */
 void block_dma_write(struct soft_vm *vm, gpa_t gpa, uint64_t len);
-/* Forget the vCPU's jump cache (its mapping changed). */
+/* Forget the vCPU's jump cache (its mapping changed), or only what MOV CR3 changes: all but global pages. */
 void block_jumps_flush(struct soft_vcpu *v);
+void block_jumps_flush_nonglobal(struct soft_vcpu *v);
+/* mode_update()'s value for v->jump; NULL before block_jumps_alloc(). A mode other than the half's last one empties it.
+ */
+struct jump_entry *jump_select(struct soft_vcpu *v);
 
 #endif

@@ -207,7 +207,7 @@ void tlb_flush_all(struct soft_vcpu *v)
 
 void tlb_flush_nonglobal(struct soft_vcpu *v)
 {
-    block_jumps_flush(v);
+    block_jumps_flush_nonglobal(v);
     if (!v->tlbs)
         return;
     struct tlb_bank *b = &v->tlbs->bank[0];

@@ -242,22 +242,24 @@ static inline uint64_t uop_rip(const struct soft_vcpu *v, const struct uop *u)
         return uop_done(v, u);                                                                                         \
     NEXT()
 
-/* ---- the jump cache: (linear RIP, mode) -> block; an entry of an older generation never matches ---- */
+/* ---- the jump cache: linear RIP -> block, for supervisor and for user code ---- */
 #if HEC_HOSTILE
-#define JUMP_SLOTS 4
+#define JUMP_BITS 2
 #else
-#define JUMP_SLOTS 512
+#define JUMP_BITS 10
 #endif
+#define JUMP_SLOTS (1 << JUMP_BITS)
 
+/* An empty entry holds an RIP of another slot, so no RIP that selects this one ever finds it. */
 struct jump_entry {
     uint64_t rip;
     struct block *b;
-    uint64_t key; /* soft_vcpu.jump_key at the time; 0: empty */
 };
+#define JUMP_EMPTY(slot) ((slot) ^ 1)
 
 static inline unsigned jump_slot(uint64_t rip)
 {
-    return (unsigned)(rip ^ rip >> 9) & (JUMP_SLOTS - 1);
+    return (unsigned)(rip ^ rip >> JUMP_BITS) & (JUMP_SLOTS - 1);
 }
 
 /* ---- tables: the handler of an operation, form and size (log2), or NULL: the generic executor does it ---- */

@@ -20,8 +20,8 @@
 #define GO_RIP(to)                                                                                                     \
     do {                                                                                                               \
         uint64_t rip_ = (to);                                                                                          \
-        const struct jump_entry *e_ = &v->jumps->jump[jump_slot(rip_)];                                                \
-        if (unlikely(e_->rip != rip_) || unlikely(e_->key != v->jump_key))                                             \
+        const struct jump_entry *e_ = &v->jump[jump_slot(rip_)];                                                       \
+        if (unlikely(e_->rip != rip_))                                                                                 \
             return uop_goto(v, rip_);                                                                                  \
         struct block *b_ = e_->b;                                                                                      \
         int64_t left_ = v->budget - atomic_load_explicit(&b_->gate, memory_order_relaxed);                             \

@@ -97,10 +97,10 @@ static bool enterable(const struct soft_vcpu *v, const struct block *b)
 const struct uop *uop_link_slow(struct soft_vcpu *v, const struct uop *u)
 {
     uint64_t rip = rip_wrap(v, v->rip_bias + u->off + u->len + (uint64_t)(int64_t)u->disp);
-    const struct jump_entry *e = &v->jumps->jump[jump_slot(rip)];
+    const struct jump_entry *e = &v->jump[jump_slot(rip)];
     bool linkable = rip >> 12 == v->rip_bias >> 12;
     v->patch = u;
-    if (e->rip != rip || e->key != v->jump_key || (linkable && !e->b->page2) || !enterable(v, e->b))
+    if (v->mode & MODE_SINGLE || e->rip != rip || (linkable && !e->b->page2) || !enterable(v, e->b))
         return uop_goto(v, rip);
     v->patch = NULL;
     v->rip_bias = rip & ~UINT64_C(0xfff);
