@@ -7,7 +7,7 @@ enum { LONGEST = 15 };
 
 void asm_byte(struct asm_buf *a, uint8_t byte)
 {
-    if (a->end - a->at < LONGEST)
+    if (a->full || a->end - a->at < LONGEST)
         a->full = true;
     else
         *a->at++ = byte;
