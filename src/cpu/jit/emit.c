@@ -137,8 +137,11 @@ void emit_probe(struct tx *t, unsigned size, enum access acc)
     asm_alu(&t->a, A_ADD, 8, T_VAL, VCPU(tlb));
     asm_alu(&t->a, A_XOR, 8, T_ADDR, rm_mem(T_VAL, bank + (int32_t)offsetof(struct tlb_entry, tag)));
     asm_alu_imm(&t->a, 0, A_CMP, 8, rm_reg(T_ADDR), 4096 - size);
-    emit_slow(t, A_A, t->how[t->i].ends ? SLOW_LEAVE : SLOW_GENERIC);
+    emit_slow(t, A_A, SLOW_REFILL);
     asm_alu(&t->a, A_ADD, 8, T_ADDR, rm_mem(T_VAL, bank + (int32_t)offsetof(struct tlb_entry, host)));
+    struct slow *w = &t->slow[t->slows - 1];
+    w->found = asm_here(&t->a);
+    w->access = (uint16_t)(size << 8 | acc);
 }
 
 void emit_operand(struct tx *t, const struct insn *in, unsigned size, enum access acc)

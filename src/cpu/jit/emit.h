@@ -36,12 +36,16 @@ struct how {
     bool ends;     /* the block: nothing behind it is reached */
 };
 
-enum slow_kind { SLOW_GENERIC, SLOW_LEAVE };
+/* What to do instead: the whole instruction in C; leave before it; find the page, then as the kind says that `ends`
+ * chooses. */
+enum slow_kind { SLOW_GENERIC, SLOW_LEAVE, SLOW_REFILL };
 enum { SLOW_MOST = 3 * BLOCK_MAX };
 
 struct slow {
     uint8_t *from;   /* the jump that leads to it */
-    void *resume;    /* SLOW_GENERIC: where to go on */
+    void *resume;    /* SLOW_GENERIC, SLOW_REFILL: where to go on after the instruction */
+    void *found;     /* SLOW_REFILL: where to go on with the host address */
+    uint16_t access; /* SLOW_REFILL: size << 8 | enum access */
     uint16_t i;      /* instruction */
     uint8_t kind;    /* enum slow_kind */
     bool load_flags; /* SLOW_GENERIC: the code at `resume` wants them native */

@@ -23,6 +23,11 @@ static void flags_in(struct soft_vcpu *v)
 
 /* ---- from host code ---- */
 
+uint8_t *jit_refill(struct soft_vcpu *v, gva_t gva, unsigned how)
+{
+    return lin_refill(v, gva, how >> 8, how & 0xff);
+}
+
 bool jit_generic(struct soft_vcpu *v, const struct jit_site *s)
 {
     v->cur = s->b;

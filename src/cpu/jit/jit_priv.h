@@ -78,6 +78,8 @@ struct jit {
     void *unlinked;     /* R11: link */
     void *untranslated; /* R10: block */
     void *generic;      /* called; RAX: site */
+    void *refill; /* called. T_ADDR: guest address, EAX: size << 8 | enum access. T_ADDR: host address; ZF: there is
+                     none */
 };
 
 /* thunk.c: fill in the thunks; the memory is empty. False: no room. */
@@ -87,6 +89,9 @@ void jit_translate(struct jit *j, struct block *b, const struct ram *ram);
 
 /* ---- glue.c: called by host code ---- */
 
+/* The host address of a guest address that a probe missed (`how`: size << 8 | enum access), or NULL: jit_generic() then
+ * does the instruction. Changes no register. */
+uint8_t *jit_refill(struct soft_vcpu *v, gva_t gva, unsigned how);
 /* Do the site's instruction. False: the block is left, v->stop is set. */
 bool jit_generic(struct soft_vcpu *v, const struct jit_site *s);
 

@@ -109,6 +109,31 @@ static void make_generic(struct jit *j, struct asm_buf *a, const void *left)
     asm_jmp(a, left);
 }
 
+/* The guest's registers in host registers that C need not keep. */
+static const uint8_t lost[] = {H_CX, H_DX, H_SI, H_DI, H_8, H_9};
+
+static void make_refill(struct jit *j, struct asm_buf *a)
+{
+    uint8_t *(*fn)(struct soft_vcpu *, gva_t, unsigned) = jit_refill;
+    uint64_t at;
+    memcpy(&at, &fn, sizeof at);
+    j->refill = asm_here(a);
+    for (unsigned i = 0; i < ARRAY_SIZE(lost); i++)
+        asm_push(a, lost[i]);
+    asm_mov(a, 8, H_DI, H_VCPU);
+    asm_mov(a, 8, H_SI, T_ADDR);
+    asm_mov(a, 4, H_DX, T_FLAGS);
+    asm_mov_imm(a, T_FLAGS, at);
+    move_stack(a, -ALIGN);
+    asm_call_rm(a, rm_reg(T_FLAGS));
+    move_stack(a, ALIGN);
+    for (unsigned i = ARRAY_SIZE(lost); i-- > 0;)
+        asm_pop(a, lost[i]);
+    asm_mov(a, 8, T_ADDR, H_AX);
+    asm_test(a, 8, rm_reg(H_AX), H_AX);
+    asm_ret(a);
+}
+
 bool jit_make_thunks(struct jit *j)
 {
     struct asm_buf a = {.at = j->rw, .end = j->rw + JIT_SIZE, .run = j->rx - j->rw};
@@ -116,6 +141,7 @@ bool jit_make_thunks(struct jit *j)
     const void *left = make_leave(j, &a);
     make_exits(j, &a);
     make_generic(j, &a, left);
+    make_refill(j, &a);
     j->thunks = j->front = align_up((uint32_t)(a.at - j->rw), 64);
     return !a.full;
 }

@@ -139,23 +139,41 @@ static void emit_insn(struct tx *t)
     }
 }
 
+/* The probe left gva ^ tag in T_ADDR and the slot's place in T_VAL. T_FLAGS may hold something a later part wants. */
+static void refill(struct tx *t, const struct slow *w)
+{
+    struct asm_buf *a = &t->a;
+    int32_t bank = w->access & ACC_WRITE ? offsetof(struct tlb_bank, w) : offsetof(struct tlb_bank, r);
+    asm_alu(a, A_XOR, 8, T_ADDR, rm_mem(T_VAL, bank + (int32_t)offsetof(struct tlb_entry, tag)));
+    asm_store(a, 8, VCPU(tmp), T_FLAGS);
+    asm_mov_imm(a, T_FLAGS, w->access);
+    asm_call(a, t->j->refill);
+    asm_load(a, 8, T_FLAGS, VCPU(tmp));
+    asm_jcc_to(a, A_NE, w->found);
+}
+
+static void emit_slow_way(struct tx *t, const struct slow *w)
+{
+    asm_land(&t->a, w->from);
+    if (w->kind == SLOW_REFILL)
+        refill(t, w);
+    if (w->kind == SLOW_LEAVE || t->how[w->i].ends) {
+        leave_at(t, w->i);
+        return;
+    }
+    call_generic(t, w->i);
+    t->native = false;
+    t->saved = true;
+    if (w->load_flags)
+        eflags_load(t);
+    asm_jmp(&t->a, w->resume);
+}
+
 /* Several jumps of one instruction may share what follows; they are few. */
 static void emit_slows(struct tx *t)
 {
-    for (unsigned s = 0; s < t->slows; s++) {
-        const struct slow *w = &t->slow[s];
-        asm_land(&t->a, w->from);
-        if (w->kind == SLOW_LEAVE) {
-            leave_at(t, w->i);
-            continue;
-        }
-        call_generic(t, w->i);
-        t->native = false;
-        t->saved = true;
-        if (w->load_flags)
-            eflags_load(t);
-        asm_jmp(&t->a, w->resume);
-    }
+    for (unsigned s = 0; s < t->slows; s++)
+        emit_slow_way(t, &t->slow[s]);
 }
 
 static void emit_block(struct tx *t)

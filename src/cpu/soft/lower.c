@@ -443,8 +443,6 @@ static bool ends_block(const struct insn *in)
     case OP_hlt:
     case OP_rsm:
     case OP_ud:
-    case OP_sti:
-    case OP_popf:
     case OP_mov_to_cr:
     case OP_lmsw:
         return true;

@@ -278,6 +278,14 @@ bool lin_store_slow(struct soft_vcpu *v, gva_t gva, unsigned size, uint64_t val)
     return true;
 }
 
+uint8_t *lin_refill(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc)
+{
+    struct page p;
+    if ((gva & 0xfff) + size > 4096 || !translate(v, gva, acc, &p))
+        return NULL;
+    return acc & ACC_WRITE ? tlb_write(v, gva, size) : tlb_read(v, gva, size);
+}
+
 bool lin_probe_write(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc)
 {
     struct span s;

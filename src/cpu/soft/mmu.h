@@ -98,6 +98,9 @@ bool lin_write(struct soft_vcpu *v, gva_t gva, const void *buf, unsigned size, u
 /* The slow half of an aligned-or-not 1/2/4/8-byte access after a TLB probe missed. The value is zero-extended. */
 bool lin_load_slow(struct soft_vcpu *v, gva_t gva, unsigned size, uint64_t *val);
 bool lin_store_slow(struct soft_vcpu *v, gva_t gva, unsigned size, uint64_t val);
+/* hva for an access of `size` bytes that a probe missed, if it can have a TLB entry now: then it has one. NULL: it
+ * faults, crosses pages, goes to a device or to a page with code, or is watched; v->fault means nothing. */
+uint8_t *lin_refill(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc);
 /* Probe for a later write of `size` bytes (all pages) without changing anything but A/D bits. */
 bool lin_probe_write(struct soft_vcpu *v, gva_t gva, unsigned size, unsigned acc);
 /* hva for an atomic read-modify-write of `size` (1..16) bytes. NULL with *atomic_via_excl set: the operand crosses a
