@@ -110,6 +110,14 @@ void asm_load(struct asm_buf *a, unsigned size, unsigned reg, struct rm from)
     asm_op(a, size, 0x8a, reg, from);
 }
 
+void asm_load_high(struct asm_buf *a, unsigned reg, unsigned of)
+{
+    assert(reg < H_SP && of < H_SP);
+    asm_byte(a, 0x0f);
+    asm_byte(a, 0xb6);
+    asm_byte(a, (uint8_t)(0xc0 | reg << 3 | (4 + of)));
+}
+
 void asm_store(struct asm_buf *a, unsigned size, struct rm to, unsigned reg)
 {
     asm_op(a, size, 0x88, reg, to);

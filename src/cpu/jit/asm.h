@@ -75,6 +75,8 @@ enum asm_shift { A_ROL, A_ROR, A_RCL, A_RCR, A_SHL, A_SHR, A_SAR = 7 };
 enum asm_cond { A_O, A_NO, A_B, A_AE, A_E, A_NE, A_BE, A_A, A_S, A_NS, A_P, A_NP, A_L, A_GE, A_LE, A_G };
 
 void asm_load(struct asm_buf *a, unsigned size, unsigned reg, struct rm from); /* mov; 4 bytes clear the upper half */
+void asm_load_high(struct asm_buf *a, unsigned reg,
+                   unsigned of); /* movzx from AH, CH, DH, BH; both of the first four */
 void asm_store(struct asm_buf *a, unsigned size, struct rm to, unsigned reg);
 void asm_store_imm(struct asm_buf *a, unsigned size, struct rm to, uint64_t imm); /* sign-extended from 32 bits */
 void asm_mov(struct asm_buf *a, unsigned size, unsigned to, unsigned from);

@@ -65,6 +65,19 @@ unsigned use_reg(struct tx *t, unsigned greg, unsigned scratch)
     return edit_reg(t, greg, scratch, true);
 }
 
+unsigned read_reg(struct tx *t, const struct opnd *o, unsigned scratch)
+{
+    if (o->reg < OPND_AH)
+        return use_reg(t, o->reg, scratch);
+    unsigned h = host_of(o->reg - OPND_AH); /* RCX, RDX and RBX are their own; RAX gets into its own */
+    if (h >= H_SP) {
+        asm_mov(&t->a, 4, H_AX, h);
+        h = H_AX;
+    }
+    asm_load_high(&t->a, T_FLAGS, h);
+    return T_FLAGS;
+}
+
 void put_reg(struct tx *t, unsigned greg, unsigned host)
 {
     if (host_of(greg) == H_NONE)

@@ -74,8 +74,9 @@ struct how how_alu(const struct insn *in);  /* emit_alu.c: add .. test, inc, dec
 struct how how_mov(const struct insn *in);  /* emit_mov.c: moves, lea, the stack, registers among themselves */
 struct how how_bit(const struct insn *in);  /* emit_bit.c: shifts, bits, multiplications */
 struct how how_cond(const struct insn *in); /* emit_jump.c: setcc, cmovcc */
-struct how how_jump(const struct insn *in); /* emit_jump.c: near branches */
-struct how how_lock(const struct insn *in); /* emit_lock.c: what has LOCK, and XCHG with memory */
+struct how how_flag(const struct insn *in, unsigned mode); /* emit_flag.c: pushf, cli, cld, std, clc, stc, cmc */
+struct how how_jump(const struct insn *in);                /* emit_jump.c: near branches */
+struct how how_lock(const struct insn *in);                /* emit_lock.c: what has LOCK, and XCHG with memory */
 
 static inline const struct uop *tx_uop(const struct tx *t)
 {
@@ -95,6 +96,10 @@ unsigned use_reg(struct tx *t, unsigned greg, unsigned scratch);
 /* The host register to compute a guest register in, with (`load`) or without its present value; then put_reg(). */
 unsigned edit_reg(struct tx *t, unsigned greg, unsigned scratch, bool load);
 void put_reg(struct tx *t, unsigned greg, unsigned host);
+
+/* The value of a register operand that is only read. AH, CH, DH and BH are copied to T_FLAGS' low byte: nothing may
+ * load flags between. */
+unsigned read_reg(struct tx *t, const struct opnd *o, unsigned scratch);
 
 /* Registers and sizes that emitters may take as they are: no AH, CH, DH, BH. */
 static inline bool plain_reg(const struct opnd *o)

@@ -44,7 +44,23 @@ static void immediate(struct tx *t, const struct insn *in, struct rm to)
 
 static void alu_rr(struct tx *t, const struct insn *in)
 {
-    to_register(t, in, rm_reg(use_reg(t, in->src.reg, T_ADDR)));
+    to_register(t, in, rm_reg(read_reg(t, &in->src, T_ADDR)));
+}
+
+/* CMP and TEST of AH, CH, DH, BH with an immediate or a register. */
+static void high_byte(struct tx *t, const struct insn *in)
+{
+    unsigned d = read_reg(t, &in->dst, T_VAL);
+    if (in->src.kind == OPND_IMM) {
+        immediate(t, in, rm_reg(d));
+        return;
+    }
+    unsigned s = use_reg(t, in->src.reg, T_ADDR);
+    if (in->op == OP_test)
+        asm_test(&t->a, 1, rm_reg(s), d);
+    else
+        asm_alu(&t->a, A_CMP, 1, d, rm_reg(s));
+    eflags_made(t);
 }
 
 static void alu_ri(struct tx *t, const struct insn *in)
@@ -71,7 +87,7 @@ static void alu_mr(struct tx *t, const struct insn *in)
 {
     unsigned size = in->dst.size;
     emit_operand(t, in, size, only_reads(in) ? ACC_READ : ACC_WRITE);
-    unsigned s = use_reg(t, in->src.reg, T_VAL);
+    unsigned s = read_reg(t, &in->src, T_VAL);
     carry_in(t, in);
     if (in->op == OP_test)
         asm_test(&t->a, size, rm_mem(T_ADDR, 0), s);
@@ -83,15 +99,18 @@ static void alu_mr(struct tx *t, const struct insn *in)
 static emit_fn *alu_form(const struct insn *in)
 {
     bool mem = in->flags & INSN_MEM, reg = plain_reg(&in->dst);
+    bool carry = in->op == OP_adc || in->op == OP_sbb;
     if (mem && !plain_mem(in))
         return NULL;
+    if (!mem && !reg)
+        return only_reads(in) && (in->src.kind == OPND_IMM || plain_reg(&in->src)) ? high_byte : NULL;
     if (in->src.kind == OPND_IMM)
-        return reg ? alu_ri : mem ? alu_mi : NULL;
+        return reg ? alu_ri : alu_mi;
     if (in->src.kind == OPND_MEM)
         return reg ? alu_rm : NULL;
-    if (!plain_reg(&in->src))
+    if (!plain_reg(&in->src) && carry)
         return NULL;
-    return reg ? alu_rr : mem ? alu_mr : NULL;
+    return reg ? alu_rr : alu_mr;
 }
 
 /* ---- one operand ---- */

@@ -169,6 +169,26 @@ static void mul(struct tx *t, const struct insn *in)
     eflags_made(t);
 }
 
+/* Unsigned: the quotient fits if RDX is below the divisor, which is none of 0 then; else C raises #DE. The divisor is
+ * read once: another vCPU may write it. */
+static void divide(struct tx *t, const struct insn *in)
+{
+    unsigned size = in->dst.size, ax = host_of(RAX), by = T_VAL;
+    if (in->dst.kind == OPND_MEM) {
+        emit_operand(t, in, size, ACC_READ);
+        asm_load(&t->a, size, by, rm_mem(T_ADDR, 0));
+    } else {
+        by = use_reg(t, in->dst.reg, T_VAL);
+    }
+    eflags_spoil(t);
+    asm_alu(&t->a, A_CMP, size, H_DX, rm_reg(by));
+    emit_slow(t, A_AE, SLOW_GENERIC);
+    asm_mov(&t->a, 8, H_AX, ax);
+    asm_modrm(&t->a, size, 0xf7, 6, rm_reg(by), 0);
+    asm_mov(&t->a, 8, ax, H_AX);
+    eflags_made(t);
+}
+
 static bool source_ok(const struct insn *in)
 {
     return in->src.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->src);
@@ -208,6 +228,10 @@ struct how how_bit(const struct insn *in)
         if (in->dst.size < 4 || !(in->dst.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->dst)))
             return none;
         return (struct how){.fn = mul, .flags = FLAGS_SET};
+    case OP_div:
+        if (in->dst.size < 4 || !(in->dst.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->dst)))
+            return none;
+        return (struct how){.fn = divide, .flags = FLAGS_SET};
     default:
         return none;
     }

@@ -6,7 +6,7 @@
 static void mov_rr(struct tx *t, const struct insn *in)
 {
     unsigned size = in->dst.size, d = edit_reg(t, in->dst.reg, T_VAL, size < 4);
-    asm_mov(&t->a, size, d, use_reg(t, in->src.reg, T_ADDR));
+    asm_mov(&t->a, size, d, read_reg(t, &in->src, T_ADDR));
     put_reg(t, in->dst.reg, d);
 }
 
@@ -32,7 +32,7 @@ static void mov_rm(struct tx *t, const struct insn *in)
 static void mov_mr(struct tx *t, const struct insn *in)
 {
     emit_operand(t, in, in->dst.size, ACC_WRITE);
-    asm_store(&t->a, in->dst.size, rm_mem(T_ADDR, 0), use_reg(t, in->src.reg, T_VAL));
+    asm_store(&t->a, in->dst.size, rm_mem(T_ADDR, 0), read_reg(t, &in->src, T_VAL));
 }
 
 static void mov_mi(struct tx *t, const struct insn *in)
@@ -50,8 +50,6 @@ static emit_fn *mov_form(const struct insn *in)
         return reg ? mov_ri : mem ? mov_mi : NULL;
     if (in->src.kind == OPND_MEM)
         return reg ? mov_rm : NULL;
-    if (!plain_reg(&in->src))
-        return NULL;
     return reg ? mov_rr : mem ? mov_mr : NULL;
 }
 
@@ -62,7 +60,7 @@ static void extend(struct tx *t, const struct insn *in)
     bool sign = in->op == OP_movsx, mem = in->src.kind == OPND_MEM;
     if (mem)
         emit_operand(t, in, in->src.size, ACC_READ);
-    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(use_reg(t, in->src.reg, T_ADDR));
+    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(read_reg(t, &in->src, T_ADDR));
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, false), size = sign ? in->dst.size : 4;
     if (in->src.size == 4)
         asm_modrm(&t->a, 8, 0x63, d, from, 0);
@@ -74,7 +72,7 @@ static void extend(struct tx *t, const struct insn *in)
 
 static emit_fn *extend_form(const struct insn *in)
 {
-    bool ok = in->src.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->src);
+    bool ok = in->src.kind == OPND_REG || plain_mem(in);
     bool sizes = in->dst.size >= 4 && in->src.size < in->dst.size && (in->src.size < 4 || in->op == OP_movsx);
     return ok && sizes ? extend : NULL;
 }

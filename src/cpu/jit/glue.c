@@ -140,6 +140,6 @@ void jit_watch(struct jit *j, struct block *b)
     b->body = NULL;
     b->first = b->uops[0].fn;
     atomic_init(&b->heat, 0);
-    if ((mode & MODE_CODE) == CODE64 && !(mode & MODE_SINGLE) && !b->page2)
+    if ((mode & MODE_CODE) == CODE64 && !(mode & MODE_SINGLE))
         b->uops[0].fn = op_heat;
 }

@@ -19,13 +19,15 @@ static bool may_fault(const struct insn *in)
     case OP_pop:
     case OP_leave:
     case OP_pause:
+    case OP_pushf:
+    case OP_div:
         return true;
     default:
         return in->flags & INSN_MEM;
     }
 }
 
-static struct how choose(const struct insn *in)
+static struct how choose(const struct insn *in, unsigned mode)
 {
     struct how h = {.fn = NULL};
     struct how (*const rooms[])(const struct insn *) = {how_lock, how_alu, how_mov, how_bit, how_cond};
@@ -33,6 +35,8 @@ static struct how choose(const struct insn *in)
         h = how_jump(in);
     for (unsigned i = 0; !h.fn && i < ARRAY_SIZE(rooms); i++)
         h = rooms[i](in);
+    if (!h.fn)
+        h = how_flag(in, mode);
     if (!h.fn)
         h.flags = FLAGS_READ;
     h.faults = may_fault(in);
@@ -59,7 +63,7 @@ static bool decode_all(struct tx *t, const uint8_t *bytes)
             break;
         if (in->len != b->uops[t->n].len || b->uops[t->n].off != off + at)
             return false;
-        t->how[t->n] = choose(in);
+        t->how[t->n] = choose(in, b->key >> 52);
         at += in->len;
     }
     return t->n && (t->n == b->n || t->n + 1u == b->n);

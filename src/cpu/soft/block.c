@@ -507,7 +507,7 @@ static enum made make(struct block_cache *c, gpa_t gpa, unsigned mode, struct bl
         return MADE_FULL;
     do {
         guest_copy(bytes, from, avail);
-        lower_block(&d, bytes, avail, off, mode);
+        lower_block(&d, bytes, avail, off, mode, BLOCK_MAX);
         if (d.straddles)
             return MADE_STRADDLES;
         atomic_fetch_or_explicit(&p->granules, granule_mask(off, d.bytes), memory_order_seq_cst);
@@ -575,7 +575,7 @@ static enum made make_straddler(struct block_cache *c, gpa_t gpa, gpa_t gpa2, un
     atomic_thread_fence(memory_order_seq_cst);
     guest_copy(bytes, from, first);
     guest_copy(bytes + first, from2, sizeof bytes - first);
-    lower_block(&d, bytes, sizeof bytes, off, mode | MODE_SINGLE);
+    lower_block(&d, bytes, sizeof bytes, off, mode, 1);
     if (d.bytes <= first)
         return MADE_STRADDLES; /* it was changed meanwhile and does not straddle any more: the next try will see */
     *out = insert(c, p, key, &d, (struct tail){.page = p2, .gpa = gpa2});
@@ -630,7 +630,7 @@ static struct block *scratch_block(struct soft_vcpu *v, gva_t lin)
     uint8_t bytes[15];
     fault_set(v, VEC_GP, true, 0); /* past the segment's end, unless a page says otherwise */
     unsigned n = fetch_bytes(v, lin, room_in_segment(v), bytes);
-    lower_block(&d, bytes, n, lin & 0xfff, v->mode | MODE_SINGLE);
+    lower_block(&d, bytes, n, lin & 0xfff, v->mode | MODE_SINGLE, 1);
     if (d.straddles || !d.n)
         return NULL;
     settle(&j->scratch.block, &d, key_of(0, v->mode), &j->insn);

@@ -89,8 +89,9 @@ struct block_draft {
 
 /* ---- lower.c ---- */
 /* Lower the instructions at bytes[0..avail), which end at the page's end, at page offset `off`. Undecodable ones become
- * a uop that raises their fault. */
-void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, unsigned off, unsigned mode);
+ * a uop that raises their fault. At most `most` (up to BLOCK_MAX) instructions, and with MODE_SINGLE one. */
+void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, unsigned off, unsigned mode,
+                 unsigned most);
 
 /* ---- block.c: lifecycle ---- */
 /* `jit`: with a translator, which takes blocks that ran `heat` times (jit_create()). */

@@ -492,10 +492,11 @@ static void finish(struct block_draft *d, unsigned bytes)
         d->uop[i].left = (uint8_t)(d->n - d->uop[i].left);
 }
 
-void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, unsigned off, unsigned mode)
+void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, unsigned off, unsigned mode,
+                 unsigned most)
 {
     struct lower l = {.d = d, .mode = mode};
-    unsigned at = 0, max = mode & MODE_SINGLE ? 1 : BLOCK_MAX;
+    unsigned at = 0, max = mode & MODE_SINGLE ? 1 : most;
     enum decode_status s = DECODE_OK;
     struct insn in = {.len = 0};
     d->uops = d->insns = d->n = 0;
