@@ -1,7 +1,7 @@
 #!/bin/sh
 # oracle.sh [OPTION...]: the native oracle (tests/diff), COUNT (100000000) random instruction tests over all groups on
-# every host CPU, half of them interpreted, half of them translated: 10 to 20 minutes on two cores. Prints its seed; -s SEED repeats a run, -g GROUP takes one group. Failing
-# tests are made smaller and written to the corpus, which CTest replays.
+# every host CPU, half of them interpreted, half of them translated: 10 to 20 minutes on two cores. Prints its seed; -s SEED
+# repeats a run, -g GROUP takes one group. Failing tests are made smaller and written to the corpus, which CTest replays.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 groups=29
