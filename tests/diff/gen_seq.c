@@ -167,11 +167,12 @@ static bool append_mix(struct gen *g)
     static const struct {
         uint8_t group;
         uint16_t op;
-    } users[] = {{G_MOV, OP_setcc}, {G_MOV, OP_setcc}, {G_MOV, OP_cmovcc},      {G_MOV, OP_cmovcc},
-                 {G_ALU, OP_adc},   {G_ALU, OP_sbb},   {G_SHIFT, OP_rcl},       {G_SHIFT, OP_rcr},
-                 {G_ALU, OP_inc},   {G_ALU, OP_dec},   {G_STACK_OPS, OP_pushf}, {G_STACK_OPS, OP_pushf},
-                 {G_MOV, OP_lahf},  {G_MOV, OP_sahf},  {G_MOV, OP_cmc},         {G_MOV, OP_clc},
-                 {G_MISC, OP_adcx}, {G_MISC, OP_adox}, {G_SHIFT, OP_rol},       {G_SHIFT, OP_shl}};
+    } users[] = {{G_MOV, OP_setcc},  {G_MOV, OP_setcc},  {G_MOV, OP_cmovcc},      {G_MOV, OP_cmovcc},
+                 {G_ALU, OP_adc},    {G_ALU, OP_sbb},    {G_SHIFT, OP_rcl},       {G_SHIFT, OP_rcr},
+                 {G_ALU, OP_inc},    {G_ALU, OP_dec},    {G_STACK_OPS, OP_pushf}, {G_STACK_OPS, OP_pushf},
+                 {G_MOV, OP_lahf},   {G_MOV, OP_sahf},   {G_MOV, OP_cmc},         {G_MOV, OP_clc},
+                 {G_STRING, OP_std}, {G_STRING, OP_cld}, {G_MISC, OP_adcx},       {G_MISC, OP_adox},
+                 {G_SHIFT, OP_rol},  {G_SHIFT, OP_shl}};
     static const uint8_t makers[] = {G_ALU, G_ALU, G_ALU, G_ALU, G_SHIFT, G_SHIFT, G_BIT, G_MULDIV, G_ATOMIC, G_MISC};
     unsigned kind = rnd_n(&g->rng, 20);
     if (kind < 6)
