@@ -30,6 +30,7 @@ uint8_t *jit_refill(struct soft_vcpu *v, gva_t gva, unsigned how)
 
 bool jit_generic(struct soft_vcpu *v, const struct jit_site *s)
 {
+    FOLLOWED(v->vm->jit);
     v->cur = s->b;
     flags_in(v);
     bool on = uop_execute(v, s->u, &s->in);
@@ -60,8 +61,10 @@ static const struct uop *back_link(struct soft_vcpu *v, const struct jit_link *l
 {
     const struct block *to = target_of(l);
     v->cur = l->b;
-    if (block_alive(to) && __atomic_load_n(&to->body, __ATOMIC_ACQUIRE))
+    if (block_alive(to) && __atomic_load_n(&to->body, __ATOMIC_ACQUIRE)) {
+        LINKED(v->vm->jit);
         __atomic_store_n(&writable(v, l)->code, code_of(to), __ATOMIC_RELEASE);
+    }
     return op_end(v, l->u);
 }
 
@@ -113,6 +116,7 @@ HANDLER(op_jit)
 {
     flags_out(v);
     uintptr_t how = v->vm->jit->enter(v, block_of_first(u)->body);
+    FOLLOWED(v->vm->jit);
     flags_in(v);
     return back(v, how);
 }
