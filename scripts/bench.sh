@@ -13,9 +13,11 @@ kernel=$("$here/fetch-kernel.sh" "${KERNEL:-6.12-cloud}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Resident MiB of a process without its guest RAM, which are the mappings of 256 MiB and more.
+# Resident MiB of a process without its guest RAM, which are the mappings of 256 MiB and more. Translated code is mapped twice
+# and counted once.
 own_memory() {
-    awk '/^[0-9a-f]+-/ { big = 0 } /^Size:/ { big = $2 >= 262144 } /^Rss:/ && !big { n += $2 } END { print int(n / 1024) }' \
+    awk '/^[0-9a-f]+-/ { big = 0; what = /memfd:hecaton-code/ ? "Pss:" : "Rss:" } /^Size:/ { big = $2 >= 262144 }
+        $1 == what && !big { n += $2 } END { print int(n / 1024) }' \
         "/proc/$1/smaps" 2>/dev/null || echo 0
 }
 

@@ -137,7 +137,7 @@ struct jump_entry *jump_select(struct soft_vcpu *v)
         return NULL;
     struct jump_bank *k = bank_of(v);
     if (k->mode != v->mode) {
-        bank_flush(k);
+        bank_clear(k);
         k->mode = v->mode;
     }
     return k->jump;
@@ -163,11 +163,13 @@ void block_jumps_flush_nonglobal(struct soft_vcpu *v)
 bool block_jumps_alloc(struct soft_vcpu *v)
 {
     if (!v->jumps) {
-        v->jumps = calloc(1, sizeof *v->jumps);
-        if (!v->jumps)
+        struct jump_cache *j = malloc(sizeof *j);
+        if (!j)
             return false;
-        bank_clear(&v->jumps->bank[0]);
-        bank_clear(&v->jumps->bank[1]);
+        j->bank[0].used = j->bank[1].used = false;
+        j->bank[0].mode = j->bank[1].mode = MODE_NONE;
+        j->scratch.block = (struct block){.page = NULL};
+        v->jumps = j;
     }
     v->jump = jump_select(v);
     return true;

@@ -54,17 +54,19 @@ enum { FETCH_SLOTS = 2 };
 enum { FETCH_SLOTS = 16 };
 #endif
 
-/* One privilege's jumps and instruction-side translations. */
+/* One privilege's jumps and instruction-side translations. Until a mode has been chosen (jump_select()), nothing in it
+ * has been written: CPUs that never run user code don't pay for its half. */
 struct jump_bank {
+    uint32_t mode; /* all are of this mode; MODE_NONE: none yet */
+    bool used;     /* not all are empty */
     struct jump_entry jump[JUMP_SLOTS];
     struct fetch_entry {
         gva_t page; /* FETCH_EMPTY: none */
         gpa_t gpa;
     } fetch[FETCH_SLOTS];
-    uint32_t mode; /* all are of this mode */
-    bool used;     /* not all are empty */
 };
 #define FETCH_EMPTY UINT64_C(1)
+#define MODE_NONE   UINT32_MAX
 
 /* The per-vCPU half of the cache. */
 struct jump_cache {
