@@ -18,7 +18,7 @@ static const unsigned sizes[] = {1, 2, 4, 8};
 
 /* ---- what is expected ---- */
 
-enum kind { W_NONE, W_REG, W_RM, W_IMM, W_TO };
+enum kind { W_NONE, W_REG, W_HIGH, W_RM, W_IMM, W_TO }; /* W_HIGH: AH, CH, DH, BH */
 
 struct operand {
     enum kind kind;
@@ -114,6 +114,8 @@ static bool same_operand(const struct read *d, const ZydisDecodedOperand *o, con
     switch (w->kind) {
     case W_REG:
         return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value == zydis_reg(w->size, w->rm.reg);
+    case W_HIGH:
+        return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value - ZYDIS_REGISTER_AH == w->rm.reg;
     case W_RM:
         return same_memory(d, o, &w->rm) && (o->size == w->size * 8 || o->mem.type == ZYDIS_MEMOP_TYPE_AGEN);
     case W_IMM:
@@ -257,6 +259,17 @@ static void moves_are_what_was_asked_for(void **state)
     each_size(r, mov, 0);
     for (unsigned i = 1; i < ARRAY_SIZE(sizes); i++)
         each_rm(r, lea, sizes[i], false);
+}
+
+static void high_bytes_are_read(void **state)
+{
+    struct rig *r = *state;
+    for (unsigned i = 0; i < 16; i++) {
+        unsigned to = i & 3, from = i >> 2;
+        struct operand high = {.kind = W_HIGH, .rm = rm_reg(from)};
+        asm_load_high(begin(r), to, from);
+        expect(r, &(struct want){ZYDIS_MNEMONIC_MOVZX, .op = {reg(4, to), high}});
+    }
 }
 
 /* ---- immediates ---- */
@@ -723,6 +736,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(moves_are_what_was_asked_for),
+        cmocka_unit_test(high_bytes_are_read),
         cmocka_unit_test(immediates_are_what_was_asked_for),
         cmocka_unit_test(registers_take_any_64_bits),
         cmocka_unit_test(arithmetic_is_what_was_asked_for),
