@@ -23,10 +23,13 @@ static void pushf(struct tx *t, const struct insn *in)
     asm_lea(a, 8, sp, rm_mem(sp, -8));
 }
 
-/* Supervisor code may always do it. */
+/* CPL 0 may always do it; what IOPL lets others do is the generic executor's. */
 static void cli(struct tx *t, const struct insn *in)
 {
+    size_t ss = offsetof(struct soft_vcpu, st.seg) + SEG_SS * sizeof(struct cpu_segment);
     eflags_spoil(t);
+    asm_test_imm(&t->a, 4, vcpu_at(ss + offsetof(struct cpu_segment, attr)), 3u << SEGA_DPL_SHIFT);
+    emit_slow(t, A_NE, SLOW_GENERIC);
     asm_alu_imm(&t->a, 0, A_AND, 4, VCPU(st.rflags), ~RF_IF);
 }
 

@@ -20,6 +20,7 @@ static bool may_fault(const struct insn *in)
     case OP_leave:
     case OP_pause:
     case OP_pushf:
+    case OP_cli:
     case OP_div:
         return true;
     default:
@@ -203,15 +204,16 @@ static void emit_block(struct tx *t)
     asm_jmp(&t->a, t->j->refuse);
 }
 
-/* Publish: whoever sees the code sees it whole. Other vCPUs may run the block meanwhile, as it was. */
+/* Publish: whoever sees the code sees it whole, and whoever sees `body` sees the new `code`, too. Other vCPUs may run
+ * the block meanwhile, as it was. */
 static void settle(struct tx *t)
 {
     struct jit *j = t->j;
     uop_fn *enter = op_jit;
     j->front = (uint32_t)align_up((uint64_t)(t->a.at - j->rw), 16);
     j->back = (uint32_t)(t->back - j->rw);
-    __atomic_store_n(&t->b->body, t->body, __ATOMIC_RELEASE);
     __atomic_store_n(&t->b->code, t->entry, __ATOMIC_RELEASE);
+    __atomic_store_n(&t->b->body, t->body, __ATOMIC_RELEASE);
     __atomic_store_n(&t->b->uops[0].fn, enter, __ATOMIC_RELEASE);
 }
 
