@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 
 static int run(struct vm_config *c)
@@ -63,6 +64,7 @@ static bool output_lost(void)
 int main(int argc, char **argv)
 {
     hold_standard_files();
+    signal(SIGXFSZ, SIG_IGN); /* what a limit of file sizes (ulimit -f) forbids fails, as on a full disk */
     const struct command *cmd = command_find(argc, argv);
     int code = cmd ? cmd->run(argc - 1, argv + 1, stdout) : run_machine(argc, argv);
     return output_lost() && !code ? EXIT_RUNTIME : code;

@@ -94,4 +94,8 @@ if [ $? != 1 ] || ! grep -q "No space" err; then
     echo "refusals.sh: -h into a full file"
     failed=1
 fi
+
+# A file that may not grow is an error like others. (The last one: the limit stays.)
+ulimit -f 100
+refuse 1 "jit=off" -kernel zeros -accel soft,jit=on
 exit $failed
