@@ -30,19 +30,21 @@ static inline struct proof *proof_of(struct walk *w)
 
 /* ---- memory ---- */
 
-/* What blocks and thunks may write of the vCPU. */
-static inline bool may_write_vcpu(uint64_t at, unsigned size)
+/* What blocks, or thunks, may write of the vCPU. */
+static inline bool may_write_vcpu(uint64_t at, unsigned size, bool thunk)
 {
 #define FIELD(f)                                                                                                       \
     {                                                                                                                  \
         offsetof(struct soft_vcpu, f), sizeof(((struct soft_vcpu *)0)->f)                                              \
     }
-    static const struct {
+    static const struct field {
         uint64_t at, size;
-    } may[] = {FIELD(st.gpr), FIELD(st.rip),   FIELD(st.rflags), FIELD(jit_flags), FIELD(budget),
-               FIELD(cur),    FIELD(rip_bias), FIELD(stop),      FIELD(pauses),    FIELD(tmp)};
+    } block[] = {FIELD(st.gpr),   FIELD(st.rflags), FIELD(jit_flags), FIELD(budget),
+                 FIELD(rip_bias), FIELD(pauses),    FIELD(tmp)},
+      leaving[] = {FIELD(st.gpr), FIELD(st.rip), FIELD(cur), FIELD(stop)};
 #undef FIELD
-    for (unsigned i = 0; i < ARRAY_SIZE(may); i++)
+    const struct field *may = thunk ? leaving : block;
+    for (unsigned i = 0; i < (thunk ? ARRAY_SIZE(leaving) : ARRAY_SIZE(block)); i++)
         if (at >= may[i].at && at + size <= may[i].at + may[i].size)
             return true;
     return false;
@@ -121,7 +123,7 @@ static inline bool block_memory(struct walk *w, struct state *st, const struct e
     const struct proof *p = proof_of(w);
     uint64_t k;
     if (is_plus(addr, w->vcpu, &k))
-        return k + size <= sizeof(struct soft_vcpu) && (!write || may_write_vcpu(k, size));
+        return k + size <= sizeof(struct soft_vcpu) && (!write || may_write_vcpu(k, size, false));
     if (write)
         return false;
     if (is_const(addr))

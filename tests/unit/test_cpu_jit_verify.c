@@ -122,7 +122,8 @@ static const struct expr *frame(struct walk *w, uint64_t below)
 static bool thunk_memory(struct walk *w, struct state *st, const struct expr *addr, unsigned size, bool write)
 {
     uint64_t k;
-    return is_plus(addr, w->vcpu, &k) && k + size <= sizeof(struct soft_vcpu) && (!write || may_write_vcpu(k, size));
+    return is_plus(addr, w->vcpu, &k) && k + size <= sizeof(struct soft_vcpu) &&
+           (!write || may_write_vcpu(k, size, true));
 }
 
 /* Guest registers are in host registers, and those of `st` are what the vCPU's struct has (`spilled`), or came from it
