@@ -15,7 +15,8 @@ static struct watch {
     uint8_t *copy;        /* of the code as it was proven */
     uint32_t front, back; /* of the code's memory, after the last translation */
     uint8_t claimed[MOST_CODE / 16];
-    unsigned blocks, flushes;
+    unsigned blocks, wanted, flushes;
+    uint64_t seed;
     unsigned ops[OP_COUNT]; /* operations in them */
 } watch;
 
@@ -59,6 +60,7 @@ void __wrap_jit_translate(struct jit *j, struct block *b, const struct ram *ram)
     if (front != watch.front || back != watch.back) { /* anew, or after a flush */
         assert_true(front == j->thunks && back == JIT_SIZE);
         check_unchanged(j);
+        watch.flushes += watch.front != 0;
     }
     assert_true((mode & MODE_CODE) == CODE64 && !(mode & MODE_SINGLE) && !b->body);
     __real_jit_translate(j, b, ram);
@@ -68,7 +70,6 @@ void __wrap_jit_translate(struct jit *j, struct block *b, const struct ram *ram)
         watch.blocks++;
     } else {
         assert_true(j->front == front && j->back == back);
-        watch.flushes += jit_full(j);
     }
     watch.front = j->front;
     watch.back = j->back;
@@ -460,9 +461,9 @@ static void blocks_do_what_they_may(void **state)
     struct maker *m = aligned_alloc(64, sizeof *m);
     assert_non_null(m);
     memset(m, 0, sizeof *m);
-    m->g = (struct gen){.rng = {0x5eed}, .t = &m->t, .mode = CODE64};
+    m->g = (struct gen){.rng = {watch.seed}, .t = &m->t, .mode = CODE64};
     gen_init();
-    while (watch.blocks < PROVEN)
+    while (watch.blocks < watch.wanted)
         run_code(j, m);
     check_unchanged(((struct soft_vm *)j->r->vm)->jit);
     check_ops();
@@ -486,12 +487,15 @@ static int teardown(void **state)
     return 0;
 }
 
-int main(void)
+/* test_cpu_jit_verify [SEED [BLOCKS]] */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registers_are_nobody_elses),
         cmocka_unit_test(thunks_keep_their_contracts),
         cmocka_unit_test(blocks_do_what_they_may),
     };
+    watch.seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 0x5eed;
+    watch.wanted = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : PROVEN;
     return cmocka_run_group_tests(tests, setup, teardown);
 }
