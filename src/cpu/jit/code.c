@@ -2,6 +2,7 @@
 #include "cpu/jit/jit_priv.h"
 
 #include <assert.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,6 +11,14 @@
 #include <unistd.h>
 
 enum { HEAT = 32 };
+
+bool jit_host_can(void)
+{
+    enum { CX16 = 1 << 13, POPCNT = 1 << 23, LAHF_LM = 1 };
+    unsigned a, b, c, d;
+    bool first = __get_cpuid(1, &a, &b, &c, &d) && c & CX16 && c & POPCNT;
+    return first && __get_cpuid(0x80000001, &a, &b, &c, &d) && c & LAHF_LM;
+}
 
 static bool map_twice(struct jit *j, void *at, int fd)
 {

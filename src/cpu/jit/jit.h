@@ -27,6 +27,8 @@ enum { JIT_SIZE = 64 << 20 };
 
 /* ---- lifecycle ---- */
 
+/* Whether this host's CPU has what translated code is made of: x86-64-v2's CMPXCHG16B, POPCNT and LAHF. */
+bool jit_host_can(void);
 /* `at`: JIT_SIZE bytes of address space, replaced by executable pages; blocks lie within 2 GiB of it. `heat`:
  * executions that make a block hot, 0: the default. -errno: no memory for code, or the host forbids executing it. */
 int jit_create(void *at, uint32_t heat, struct jit **out, struct err *e);

@@ -82,7 +82,7 @@ int block_cache_create(const struct ram *ram, bool jit, uint32_t heat, struct bl
     int rc = c->arena && c->page_of
                  ? 0
                  : err_set(e, -ENOMEM, "no address space for the block cache: raise the limit (ulimit -v)");
-    if (!rc && jit)
+    if (!rc && jit && jit_host_can())
         rc = jit_create(c->arena + ARENA_SIZE, heat, &c->jit, e);
     if (rc)
         block_cache_destroy(c);

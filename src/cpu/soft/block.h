@@ -96,7 +96,8 @@ void lower_block(struct block_draft *d, const uint8_t *bytes, unsigned avail, un
                  unsigned most);
 
 /* ---- block.c: lifecycle ---- */
-/* `jit`: with a translator, which takes blocks that ran `heat` times (jit_create()). */
+/* `jit`: with a translator, which takes blocks that ran `heat` times (jit_create()), if the
+ * host's CPU has what that needs. */
 int block_cache_create(const struct ram *ram, bool jit, uint32_t heat, struct block_cache **out, struct err *e);
 struct jit *block_jit(const struct block_cache *c); /* NULL: none */
 void block_cache_destroy(struct block_cache *c);
