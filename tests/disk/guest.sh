@@ -1,8 +1,9 @@
 #!/bin/sh
 # guest.sh [hecaton option...]: build/guest's Debian disk (make guest-disk) with SMP (4) CPUs, by ssh through a forwarded port:
 # fio writes and verifies on virtio and on SATA disks; streams go both ways, compared byte by byte; CONNECTIONS (1000) at once
-# through a forwarded port, to a server that echoes, through one ssh session's own forwarding, and SSHD_CONNECTIONS (100), a
-# process each, to sshd itself. GUEST names another directory with the disk; FIO_MIB (64) how much fio writes to each disk, STREAM_MIB (64) what a stream is.
+# through a forwarded port to a server that echoes, through one ssh session's own forwarding, and SSHD_CONNECTIONS (1000), a
+# process each, to sshd itself; LOGINS (50) sessions, all logged in before any of them ends. GUEST names another directory with
+# the disk; FIO_MIB (64) is how much fio writes to each disk, STREAM_MIB (64) what a stream is. Some five minutes on two cores.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$here/../..
@@ -11,7 +12,8 @@ hecaton=${HECATON:-$build/release/hecaton}
 tools=${TOOLS:-$build/release/tests/disk}
 guest=${GUEST:-$build/guest}
 n=${CONNECTIONS:-1000}
-daemons=${SSHD_CONNECTIONS:-100}
+daemons=${SSHD_CONNECTIONS:-1000}
+sessions=${LOGINS:-50}
 work=$(mktemp -d)
 pid=
 tunnel=
@@ -42,7 +44,7 @@ start() { # FIRST-PORT
     pid=$!
 }
 how="-F none -i $work/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=60"
-how="$how -o ServerAliveInterval=30 -o BatchMode=yes"
+how="$how -o ServerAliveInterval=30 -o ServerAliveCountMax=20 -o BatchMode=yes"
 in_guest() {
     ssh $how -p "$ssh_port" root@127.0.0.1 "$@"
 }
@@ -101,9 +103,40 @@ tunnel="$tunnel $!"
 answers "$tunnel_port"
 "$tools/netload" storm 127.0.0.1 "$tunnel_port" "$n" 2048 100 || fail "$n connections through an ssh session"
 
-# An sshd that lets so many wait for their keys: each connection is a process of its own.
-in_guest "mkdir -p /run/sshd; setsid /usr/sbin/sshd -p 2222 -o MaxStartups=$((daemons * 2)) -o LoginGraceTime=3600 -o PidFile=/run/second </dev/null >/dev/null 2>&1"
+# An sshd that lets so many wait for their keys, with a descriptor for each: a connection is a process of its own. It listens
+# for 128 at once.
+in_guest "mkdir -p /run/sshd; ulimit -n $((daemons + 1000)); setsid /usr/sbin/sshd -p 2222 -o MaxStartups=$((daemons * 2 + 1000)) -o LoginGraceTime=3600 \
+    -o PidFile=/run/second </dev/null >/dev/null 2>&1"
 "$tools/netload" greet 127.0.0.1 "$sshd_port" "$daemons" 100 || fail "$daemons connections to sshd"
+
+# Each of N sessions says that it is in, and stays until the gate is closed.
+logins() { # N
+    mkfifo "$work/gate"
+    exec 8<>"$work/gate"
+    : >"$work/in"
+    begun=0 before=0 waited=0 clients=
+    while in=$(wc -l <"$work/in") && [ "$in" -lt "$1" ]; do
+        while [ $begun -lt "$1" ] && [ $begun -lt $((in + 50)) ]; do
+            ssh $how -o KexAlgorithms=curve25519-sha256 -p "$sshd_port" root@127.0.0.1 'echo in; exec cat' \
+                <"$work/gate" >>"$work/in" 2>>"$work/ssh" 8>&- &
+            clients="$clients $!"
+            begun=$((begun + 1))
+        done
+        [ "$in" = $before ] || waited=0
+        before=$in waited=$((waited + 1))
+        [ ! -s "$work/ssh" ] && [ $waited -lt 600 ] || fail "$in of $1 sessions logged in: $(head -n 3 "$work/ssh")"
+        sleep 1
+    done
+    there=$(in_guest pgrep -c -x cat)
+    [ "$there" = "$1" ] || fail "$1 sessions logged in, and $there are there"
+    exec 8>&-
+    for client in $clients; do
+        wait "$client" || fail "a session of $1 ended with $?"
+    done
+    echo "guest.sh: $1 sessions logged in at once"
+}
+: >"$work/ssh"
+logins "$sessions"
 in_guest true || fail "the first sshd after the storm"
 ! in_guest dmesg | grep -E 'Call Trace|BUG:|soft lockup|rcu.*stall|I/O error' || fail "the guest's kernel complained"
 in_guest poweroff || true
