@@ -424,7 +424,7 @@ JIT_TEST(stacks_on_pages_that_come_and_go)
 /* ---- the cache ---- */
 
 GUEST(sled_caller, ".code64",
-      "mov $3, %r9d; 1: mov $1500, %ecx; 2: add %rcx, %rax; adc %rax, %rbx; dec %ecx; jnz 2b; lea 0x100000(%r9), %rdx;"
+      "mov $2, %r9d; 1: mov $1500, %ecx; 2: add %rcx, %rax; adc %rax, %rbx; dec %ecx; jnz 2b; lea 0x100000(%r9), %rdx;"
       "call *%rdx; cmp %rax, %rbx; dec %r9d; jnz 1b; hlt");
 
 /* Blocks enough to fill caches and code memories several times over. */
