@@ -2,7 +2,7 @@
 # guest.sh [hecaton option...]: build/guest's Debian disk (make guest-disk) with SMP (4) CPUs, by ssh through a forwarded port:
 # fio writes and verifies on virtio and on SATA disks; streams go both ways, compared byte by byte; CONNECTIONS (1000) at once
 # through a forwarded port to a server that echoes, through one ssh session's own forwarding, and SSHD_CONNECTIONS (1000), a
-# process each, to sshd itself; LOGINS (50) sessions, all logged in before any of them ends. GUEST names another directory with
+# process each, to sshd itself; LOGINS (100) sessions, all logged in before any of them ends. GUEST names another directory with
 # the disk; FIO_MIB (64) is how much fio writes to each disk, STREAM_MIB (64) what a stream is. Some five minutes on two cores.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,7 +13,7 @@ tools=${TOOLS:-$build/release/tests/disk}
 guest=${GUEST:-$build/guest}
 n=${CONNECTIONS:-1000}
 daemons=${SSHD_CONNECTIONS:-1000}
-sessions=${LOGINS:-50}
+sessions=${LOGINS:-100}
 work=$(mktemp -d)
 pid=
 tunnel=
