@@ -79,7 +79,7 @@ struct engine_config {
     bool deterministic; /* seeded RDRAND, no host time */
     uint64_t seed;
     bool jit;          /* the built-in engine may translate what runs often into host code */
-    uint32_t jit_heat; /* executions after which a block is translated; 0: as many as pay on average */
+    uint32_t jit_heat; /* executions after which a block is translated; 0: the translator's default */
     /* for ENGINE_OWN_APICS */
     enum engine_irqchip irqchip;
     bool firmware_x2apic; /* as fabric_config has them */

@@ -163,9 +163,17 @@ void emit_operand(struct tx *t, const struct insn *in, unsigned size, enum acces
     emit_probe(t, size, acc);
 }
 
+struct rm emit_source(struct tx *t, const struct insn *in, const struct opnd *o)
+{
+    if (o->kind != OPND_MEM)
+        return rm_reg(read_reg(t, o, T_ADDR));
+    emit_operand(t, in, o->size, ACC_READ);
+    return rm_mem(T_ADDR, 0);
+}
+
 /* ---- leaving ---- */
 
-static void *constant(struct tx *t, size_t size)
+void *emit_constant(struct tx *t, size_t size)
 {
     t->back -= align_up(size, 16);
     if (t->back <= t->a.at + size) {
@@ -178,7 +186,7 @@ static void *constant(struct tx *t, size_t size)
 
 void emit_link(struct tx *t, const struct uop *u)
 {
-    struct jit_link *l = constant(t, sizeof *l);
+    struct jit_link *l = emit_constant(t, sizeof *l);
     if (t->a.full)
         return;
     *l = (struct jit_link){.code = t->j->unlinked, .u = u, .b = t->b};

@@ -5,10 +5,11 @@
  * emits an instruction that spoils the host's flags says eflags_spoil() before it; flags are saved then if they are
  * still wanted. Between blocks they are saved.
  *
- * Accesses. emit_probe() turns the guest address in T_ADDR into a host address, or leaves for the instruction's slow
- * path: the generic executor does the instruction as a whole, and host code goes on behind it. So a probe comes before
- * anything of the instruction has happened, and one instruction has any number of probes but changes nothing before the
- * last. A probe spoils flags and T_VAL; it keeps T_FLAGS.
+ * Accesses. emit_probe() turns the guest address in T_ADDR into a host address. A miss asks C for the page; if that can
+ * have no TLB entry, the generic executor does the instruction as a whole and host code goes on behind it, or, at the
+ * end of a block, the interpreter does. So a probe comes before anything of the instruction has happened, and one
+ * instruction has any number of probes but changes nothing before the last. A probe spoils flags and T_VAL; it keeps
+ * T_FLAGS.
  *
  * Scratch: T_FLAGS is also lost by eflags_load() and by eflags_spoil().
  */
@@ -36,8 +37,8 @@ struct how {
     bool ends;     /* the block: nothing behind it is reached */
 };
 
-/* What to do instead: the whole instruction in C; leave before it; find the page, then as the kind says that `ends`
- * chooses. */
+/* What to do instead: the whole instruction in C; leave before it; find the page, and without one the first of these,
+ * or the second where the instruction ends the block. */
 enum slow_kind { SLOW_GENERIC, SLOW_LEAVE, SLOW_REFILL };
 enum { SLOW_MOST = 3 * BLOCK_MAX };
 
@@ -78,6 +79,12 @@ struct how how_flag(const struct insn *in, unsigned mode); /* emit_flag.c: pushf
 struct how how_jump(const struct insn *in);                /* emit_jump.c: near branches */
 struct how how_lock(const struct insn *in);                /* emit_lock.c: what has LOCK, and XCHG with memory */
 
+/* emit_alu.c, for emit_lock.c, too: the host's operation; flags in for ADC and SBB; INC, DEC, NEG or NOT with `lock` (0
+ * or A_LOCK) at a register or a probed address. */
+enum asm_alu alu_of(const struct insn *in);
+void emit_carry_in(struct tx *t, const struct insn *in);
+void emit_unary(struct tx *t, const struct insn *in, uint32_t lock, struct rm at);
+
 static inline const struct uop *tx_uop(const struct tx *t)
 {
     return &t->b->uops[t->i];
@@ -111,15 +118,19 @@ static inline bool plain_reg(const struct opnd *o)
 bool plain_mem(const struct insn *in);
 
 /* ---- memory ---- */
-/* The operand's linear address into T_ADDR; `keep` != H_NONE: a scratch register that must survive. Changes no flags.
- */
+/* The operand's linear address into T_ADDR. Changes no flags; loses T_VAL. */
 void emit_address(struct tx *t, const struct insn *in);
 /* Guest address in T_ADDR -> host address, for `size` bytes. */
 void emit_probe(struct tx *t, unsigned size, enum access acc);
 /* Both. */
 void emit_operand(struct tx *t, const struct insn *in, unsigned size, enum access acc);
+/* An operand that is only read, as the host's r/m: a register, or memory at T_ADDR behind a probe. */
+struct rm emit_source(struct tx *t, const struct insn *in, const struct opnd *o);
 /* Go the slow way on this condition. */
 void emit_slow(struct tx *t, enum asm_cond cc, enum slow_kind kind);
+
+/* Room for a constant, 16-byte aligned, where it is written (it runs at + a.run); the buffer may be full instead. */
+void *emit_constant(struct tx *t, size_t size);
 
 /* ---- leaving ---- */
 /* To the uop `u`'s target in the same page. */

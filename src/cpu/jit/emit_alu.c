@@ -6,13 +6,13 @@ static bool only_reads(const struct insn *in)
     return in->op == OP_cmp || in->op == OP_test;
 }
 
-static enum asm_alu alu_of(const struct insn *in)
+enum asm_alu alu_of(const struct insn *in)
 {
     static const uint8_t alu[] = {A_ADD, A_OR, A_ADC, A_SBB, A_AND, A_SUB, A_XOR, A_CMP};
     return alu[in->op - OP_add];
 }
 
-static void carry_in(struct tx *t, const struct insn *in)
+void emit_carry_in(struct tx *t, const struct insn *in)
 {
     if (in->op == OP_adc || in->op == OP_sbb)
         eflags_load(t);
@@ -22,7 +22,7 @@ static void carry_in(struct tx *t, const struct insn *in)
 static void to_register(struct tx *t, const struct insn *in, struct rm with)
 {
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, true), size = in->dst.size;
-    carry_in(t, in);
+    emit_carry_in(t, in);
     if (in->op == OP_test)
         asm_test(&t->a, size, with, d);
     else
@@ -34,7 +34,7 @@ static void to_register(struct tx *t, const struct insn *in, struct rm with)
 
 static void immediate(struct tx *t, const struct insn *in, struct rm to)
 {
-    carry_in(t, in);
+    emit_carry_in(t, in);
     if (in->op == OP_test)
         asm_test_imm(&t->a, in->dst.size, to, in->imm);
     else
@@ -88,7 +88,7 @@ static void alu_mr(struct tx *t, const struct insn *in)
     unsigned size = in->dst.size;
     emit_operand(t, in, size, only_reads(in) ? ACC_READ : ACC_WRITE);
     unsigned s = read_reg(t, &in->src, T_VAL);
-    carry_in(t, in);
+    emit_carry_in(t, in);
     if (in->op == OP_test)
         asm_test(&t->a, size, rm_mem(T_ADDR, 0), s);
     else
@@ -115,7 +115,7 @@ static emit_fn *alu_form(const struct insn *in)
 
 /* ---- one operand ---- */
 
-static void unary_at(struct tx *t, const struct insn *in, struct rm at)
+void emit_unary(struct tx *t, const struct insn *in, uint32_t lock, struct rm at)
 {
     static const struct {
         uint8_t opcode, digit;
@@ -123,7 +123,7 @@ static void unary_at(struct tx *t, const struct insn *in, struct rm at)
     unsigned k = in->op - OP_inc;
     if (k < 2)
         eflags_part(t);
-    asm_op(&t->a, in->dst.size, code[k].opcode, code[k].digit, at);
+    asm_op(&t->a, in->dst.size, code[k].opcode | lock, code[k].digit, at);
     if (in->op != OP_not)
         eflags_made(t);
 }
@@ -131,14 +131,14 @@ static void unary_at(struct tx *t, const struct insn *in, struct rm at)
 static void unary_r(struct tx *t, const struct insn *in)
 {
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, true);
-    unary_at(t, in, rm_reg(d));
+    emit_unary(t, in, 0, rm_reg(d));
     put_reg(t, in->dst.reg, d);
 }
 
 static void unary_m(struct tx *t, const struct insn *in)
 {
     emit_operand(t, in, in->dst.size, ACC_WRITE);
-    unary_at(t, in, rm_mem(T_ADDR, 0));
+    emit_unary(t, in, 0, rm_mem(T_ADDR, 0));
 }
 
 static struct how how_unary(const struct insn *in)

@@ -112,7 +112,7 @@ static struct how how_bits(const struct insn *in)
     return h;
 }
 
-/* ---- BSF, BSR, TZCNT, POPCNT, IMUL: dst = f(src) ---- */
+/* ---- BSF, BSR, POPCNT, IMUL: dst = f(src) ---- */
 
 static uint32_t scan_code(const struct insn *in)
 {
@@ -130,10 +130,7 @@ static uint32_t scan_code(const struct insn *in)
 
 static void scan(struct tx *t, const struct insn *in)
 {
-    bool mem = in->src.kind == OPND_MEM;
-    if (mem)
-        emit_operand(t, in, in->src.size, ACC_READ);
-    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(use_reg(t, in->src.reg, T_ADDR));
+    struct rm from = emit_source(t, in, &in->src);
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, true);
     asm_modrm(&t->a, in->dst.size, scan_code(in), d, from, 0);
     put_reg(t, in->dst.reg, d);
@@ -142,11 +139,9 @@ static void scan(struct tx *t, const struct insn *in)
 
 static void imul3(struct tx *t, const struct insn *in)
 {
-    bool mem = in->src.kind == OPND_MEM, small = in->imm == (uint64_t)(int64_t)(int8_t)in->imm;
+    bool small = in->imm == (uint64_t)(int64_t)(int8_t)in->imm;
     unsigned size = in->dst.size, len = small ? 1 : size < 4 ? size : 4;
-    if (mem)
-        emit_operand(t, in, size, ACC_READ);
-    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(use_reg(t, in->src.reg, T_ADDR));
+    struct rm from = emit_source(t, in, &in->src);
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, size < 4);
     asm_modrm(&t->a, size, small ? 0x6b : 0x69, d, from, len);
     asm_imm(&t->a, in->imm, len);
@@ -158,10 +153,7 @@ static void imul3(struct tx *t, const struct insn *in)
 static void mul(struct tx *t, const struct insn *in)
 {
     unsigned size = in->dst.size, ax = host_of(RAX), digit = in->op == OP_mul ? 4 : 5;
-    bool mem = in->dst.kind == OPND_MEM;
-    if (mem)
-        emit_operand(t, in, size, ACC_READ);
-    struct rm with = mem ? rm_mem(T_ADDR, 0) : rm_reg(use_reg(t, in->dst.reg, T_ADDR));
+    struct rm with = emit_source(t, in, &in->dst);
     eflags_spoil(t);
     asm_mov(&t->a, 8, H_AX, ax);
     asm_modrm(&t->a, size, 0xf7, digit, with, 0);
@@ -189,9 +181,14 @@ static void divide(struct tx *t, const struct insn *in)
     eflags_made(t);
 }
 
-static bool source_ok(const struct insn *in)
+static bool plain(const struct insn *in, const struct opnd *o)
 {
-    return in->src.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->src);
+    return o->kind == OPND_MEM ? plain_mem(in) : plain_reg(o);
+}
+
+static struct how all_flags(bool ok, emit_fn *fn)
+{
+    return (struct how){.fn = ok ? fn : NULL, .flags = FLAGS_SET};
 }
 
 struct how how_bit(const struct insn *in)
@@ -220,18 +217,14 @@ struct how how_bit(const struct insn *in)
     case OP_bsr:
     case OP_imul2:
     case OP_popcnt:
-        return source_ok(in) ? (struct how){.fn = scan, .flags = FLAGS_SET} : none;
+        return all_flags(plain(in, &in->src), scan);
     case OP_imul3:
-        return source_ok(in) ? (struct how){.fn = imul3, .flags = FLAGS_SET} : none;
+        return all_flags(plain(in, &in->src), imul3);
     case OP_mul:
     case OP_imul1:
-        if (in->dst.size < 4 || !(in->dst.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->dst)))
-            return none;
-        return (struct how){.fn = mul, .flags = FLAGS_SET};
+        return all_flags(in->dst.size >= 4 && plain(in, &in->dst), mul);
     case OP_div:
-        if (in->dst.size < 4 || !(in->dst.kind == OPND_MEM ? plain_mem(in) : plain_reg(&in->dst)))
-            return none;
-        return (struct how){.fn = divide, .flags = FLAGS_SET};
+        return all_flags(in->dst.size >= 4 && plain(in, &in->dst), divide);
     default:
         return none;
     }

@@ -240,11 +240,8 @@ static void setcc(struct tx *t, const struct insn *in)
 /* The source is read, and a 32-bit destination widened, whatever the condition says. */
 static void cmovcc(struct tx *t, const struct insn *in)
 {
-    bool mem = in->src.kind == OPND_MEM;
-    if (mem)
-        emit_operand(t, in, in->dst.size, ACC_READ);
+    struct rm from = emit_source(t, in, &in->src);
     eflags_load(t);
-    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(use_reg(t, in->src.reg, T_ADDR));
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, true);
     asm_modrm(&t->a, in->dst.size, A_0F | (0x40 + in->cond), d, from, 0);
     put_reg(t, in->dst.reg, d);

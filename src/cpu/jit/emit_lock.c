@@ -15,12 +15,10 @@ static void locked_operand(struct tx *t, const struct insn *in, unsigned size)
 static void locked_alu(struct tx *t, const struct insn *in)
 {
     unsigned size = in->dst.size;
-    static const uint8_t alu[] = {A_ADD, A_OR, A_ADC, A_SBB, A_AND, A_SUB, A_XOR};
-    enum asm_alu op = alu[in->op - OP_add];
+    enum asm_alu op = alu_of(in);
     locked_operand(t, in, size);
     unsigned s = in->src.kind == OPND_REG ? use_reg(t, in->src.reg, T_VAL) : H_NONE;
-    if (op == A_ADC || op == A_SBB)
-        eflags_load(t);
+    emit_carry_in(t, in);
     if (s == H_NONE)
         asm_alu_imm(&t->a, A_LOCK, op, size, rm_mem(T_ADDR, 0), in->imm);
     else
@@ -30,16 +28,8 @@ static void locked_alu(struct tx *t, const struct insn *in)
 
 static void locked_unary(struct tx *t, const struct insn *in)
 {
-    static const struct {
-        uint8_t opcode, digit;
-    } code[] = {{0xfe, 0}, {0xfe, 1}, {0xf6, 3}, {0xf6, 2}};
-    unsigned k = in->op - OP_inc;
     locked_operand(t, in, in->dst.size);
-    if (k < 2)
-        eflags_part(t);
-    asm_op(&t->a, in->dst.size, code[k].opcode | A_LOCK, code[k].digit, rm_mem(T_ADDR, 0));
-    if (in->op != OP_not)
-        eflags_made(t);
+    emit_unary(t, in, A_LOCK, rm_mem(T_ADDR, 0));
 }
 
 static void locked_bit(struct tx *t, const struct insn *in)

@@ -57,10 +57,8 @@ static emit_fn *mov_form(const struct insn *in)
 
 static void extend(struct tx *t, const struct insn *in)
 {
-    bool sign = in->op == OP_movsx, mem = in->src.kind == OPND_MEM;
-    if (mem)
-        emit_operand(t, in, in->src.size, ACC_READ);
-    struct rm from = mem ? rm_mem(T_ADDR, 0) : rm_reg(read_reg(t, &in->src, T_ADDR));
+    bool sign = in->op == OP_movsx;
+    struct rm from = emit_source(t, in, &in->src);
     unsigned d = edit_reg(t, in->dst.reg, T_VAL, false), size = sign ? in->dst.size : 4;
     if (in->src.size == 4)
         asm_modrm(&t->a, 8, 0x63, d, from, 0);

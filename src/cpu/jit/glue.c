@@ -1,8 +1,6 @@
 /* What the interpreter and host code say to each other. */
 #include "cpu/jit/jit_priv.h"
 
-#include <stdlib.h>
-
 static struct block *block_of_first(const struct uop *u)
 {
     return (struct block *)((uintptr_t)u - offsetof(struct block, uops));

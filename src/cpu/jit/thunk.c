@@ -86,6 +86,15 @@ static void make_exits(struct jit *j, struct asm_buf *a)
     asm_jmp(a, j->leave);
 }
 
+/* From code that was itself called, and has pushed an even number of registers since. */
+static void call_c(struct asm_buf *a, uint64_t function)
+{
+    asm_mov_imm(a, T_FLAGS, function);
+    move_stack(a, -ALIGN);
+    asm_call_rm(a, rm_reg(T_FLAGS));
+    move_stack(a, ALIGN);
+}
+
 static void make_generic(struct jit *j, struct asm_buf *a, const void *left)
 {
     bool (*fn)(struct soft_vcpu *, const struct jit_site *) = jit_generic;
@@ -95,10 +104,7 @@ static void make_generic(struct jit *j, struct asm_buf *a, const void *left)
     spill(a);
     asm_mov(a, 8, H_DI, H_VCPU);
     asm_mov(a, 8, H_SI, T_FLAGS);
-    asm_mov_imm(a, T_FLAGS, at);
-    move_stack(a, -ALIGN);
-    asm_call_rm(a, rm_reg(T_FLAGS));
-    move_stack(a, ALIGN);
+    call_c(a, at);
     asm_test(a, 1, rm_reg(H_AX), H_AX);
     uint8_t *ended = asm_jcc(a, A_E);
     fill(a);
@@ -123,10 +129,7 @@ static void make_refill(struct jit *j, struct asm_buf *a)
     asm_mov(a, 8, H_DI, H_VCPU);
     asm_mov(a, 8, H_SI, T_ADDR);
     asm_mov(a, 4, H_DX, T_FLAGS);
-    asm_mov_imm(a, T_FLAGS, at);
-    move_stack(a, -ALIGN);
-    asm_call_rm(a, rm_reg(T_FLAGS));
-    move_stack(a, ALIGN);
+    call_c(a, at);
     for (unsigned i = ARRAY_SIZE(lost); i-- > 0;)
         asm_pop(a, lost[i]);
     asm_mov(a, 8, T_ADDR, H_AX);

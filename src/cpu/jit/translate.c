@@ -110,14 +110,11 @@ static void leave_at(struct tx *t, unsigned i)
 
 static void call_generic(struct tx *t, unsigned i)
 {
-    t->back -= align_up(sizeof(struct jit_site), 16);
-    t->a.end = t->back;
-    if (t->back <= t->a.at) {
-        t->a.full = true;
+    struct jit_site *s = emit_constant(t, sizeof *s);
+    if (t->a.full)
         return;
-    }
-    *(struct jit_site *)t->back = (struct jit_site){.u = &t->b->uops[i], .b = t->b, .in = t->in[i]};
-    address_of(t, T_FLAGS, t->back + t->a.run);
+    *s = (struct jit_site){.u = &t->b->uops[i], .b = t->b, .in = t->in[i]};
+    address_of(t, T_FLAGS, (uint8_t *)s + t->a.run);
     asm_call(&t->a, t->j->generic);
 }
 

@@ -13,8 +13,7 @@
  * fault_set(); nobody longjmps. Nothing architectural may have changed before the last access that can fault has
  * succeeded, so that the instruction can be restarted.
  *
- * Seam for a translator: a block is (struct block, mode key) -> code that the dispatcher enters with the vCPU and
- * leaves with the next RIP; nothing outside block.c, lower.c and run.c knows what the code is made of.
+ * cpu/jit makes host code of hot blocks (jit.h has the seam); only block.c knows it.
  */
 #ifndef HEC_CPU_SOFT_SOFT_H
 #define HEC_CPU_SOFT_SOFT_H
